@@ -7,11 +7,15 @@ and no draw depends on the order of calls or on the number of threads.
 
 from __future__ import annotations
 
+import functools
+import statistics
+import zlib
 from enum import IntEnum
 
 import numpy as np
+from numpy.typing import NDArray
 
-__all__ = ["Cause", "key", "stream", "text_key"]
+__all__ = ["Cause", "key", "normal_table", "stream", "text_key"]
 
 
 class Cause(IntEnum):
@@ -49,6 +53,16 @@ def key(seed: int, cause: Cause, *keys: int) -> np.uint64:
 
 def text_key(text: str) -> int:
     """Stable 32-bit number for a name, for instance a layer's (CRC-32 of its UTF-8 bytes)."""
-    import zlib
-
     return zlib.crc32(text.encode())
+
+
+@functools.cache
+def normal_table() -> NDArray[np.float32]:
+    """4096 equally likely values of a normal variable of variance 1/2, for `rramsim.kernels.read`.
+
+    The sum of two independent entries has variance 1; its distribution function differs from the
+    normal one by less than 1e-5.
+    """
+    quantile = statistics.NormalDist().inv_cdf
+    values = np.array([quantile((i + 0.5) / 4096) for i in range(4096)])
+    return (values / values.std() / np.sqrt(2.0)).astype(np.float32)

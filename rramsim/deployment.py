@@ -1,0 +1,445 @@
+"""The host's side of a network on a chip: every digital number the chip does not hold.
+
+A deployment owns DAC and ADC ranges, scales, biases, kept batch norm, low-rank adapters and
+sparse corrections. It runs images through chip and host, is saved to HDF5, and needs only the
+public protocol of a chip.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rramsim.checks import InputError, check_array
+from rramsim.mapping import channel_weights, column_scale, levels_from_weights, weights_from_levels
+from rramsim.network import Network, Node, lowering
+from rramsim.periphery import adc_code_max, dac_codes
+from rramsim.protocol import ChipProtocol, Reading
+
+__all__ = ["Deployment", "HostLayer", "best_range", "layer_shapes"]
+
+RANGE_VECTORS = 20_000  # input vectors that decide an ADC range
+BATCH = 250  # images per pass through the network: bounds memory, and fixed so that bits do not depend on it
+
+
+@dataclass
+class HostLayer:
+    """Digital state of one chip layer (one group of one network node).
+
+    A pre-activation is ``gain * nominal + offset + (x @ down) @ up + x @ sparse`` with
+    ``nominal = codes * unit``; `unit` converts ADC codes to the layer's own unit as if every
+    cell were perfect, and x are the inputs the DAC really drove.
+    """
+
+    node: str
+    group: int
+    scale: NDArray[np.float64]  # (n_cols,) magnitude that a normalised weight of 1 stands for
+    x_step: float = 0.0  # input value of one DAC step
+    signed: bool = False
+    output_range: float = 0.0  # [A]
+    unit: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))  # (n_cols,)
+    gain: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))  # (n_cols,)
+    offset: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))  # (n_cols,)
+    levels: NDArray[np.int64] | None = None  # targets last written, (n_rows, n_cols, cells)
+    down: NDArray[np.float64] | None = None  # (n_rows, rank)
+    up: NDArray[np.float64] | None = None  # (rank, n_cols)
+    sparse_index: NDArray[np.int64] | None = None  # (n_entries, 2) row and column
+    sparse_value: NDArray[np.float64] | None = None  # (n_entries,)
+
+    def correction(self, codes: NDArray[Any]) -> NDArray[np.float32] | None:
+        """Digital side-correction for DAC codes, shape (n_vectors, n_cols); None without one."""
+        if self.down is None and self.sparse_index is None:
+            return None
+        x = codes.astype(np.float32)
+        result = np.zeros((x.shape[0], self.scale.size), dtype=np.float32)
+        if self.down is not None and self.up is not None:
+            result += (x @ (self.down * self.x_step).astype(np.float32)) @ self.up.astype(np.float32)
+        if self.sparse_index is not None and self.sparse_value is not None:
+            from scipy.sparse import csr_array
+
+            rows, cols = self.sparse_index.T
+            matrix = csr_array(
+                (self.sparse_value * self.x_step, (rows, cols)), shape=(x.shape[1], self.scale.size)
+            )
+            result += x @ matrix.astype(np.float32)
+        return result
+
+    @property
+    def n_extra(self) -> int:
+        """Digital numbers kept beside gain and offset (adapter and sparse entries)."""
+        dense = (0 if self.down is None else self.down.size) + (0 if self.up is None else self.up.size)
+        return dense + (0 if self.sparse_value is None else self.sparse_value.size)
+
+
+def layer_shapes(network: Network) -> dict[str, tuple[int, int]]:
+    """Chip layers of a network: name to (n_rows, n_cols); a grouped node gives one per group."""
+    return {
+        name: (matrix.shape[0], matrix.shape[1])
+        for node in map(network.node, network.mapped)
+        for name, matrix in zip(_layer_names(node), lowering.matrices(node), strict=True)
+    }
+
+
+def _layer_names(node: Node) -> list[str]:
+    n_groups = len(lowering.matrices(node))
+    return [node.name] if n_groups == 1 else [f"{node.name}/{group}" for group in range(n_groups)]
+
+
+def best_range(samples: NDArray[Any], code_max: int, noise: float = 0.0) -> float:
+    """Converter range with the least mean squared error of rounding, noise and clipping.
+
+    Parameters
+    ----------
+    samples : ndarray
+        Values to be converted.
+    code_max : int
+        Largest code (symmetric converter).
+    noise : float
+        Noise before the converter, in units of range / code_max.
+
+    Returns
+    -------
+    float
+        The range, at most the largest magnitude; the smallest positive number for all-zero samples.
+    """
+    magnitude = np.abs(np.asarray(samples, dtype=np.float64)).ravel()
+    largest = magnitude.max(initial=0.0)
+    if largest == 0.0:
+        return float(np.finfo(np.float32).tiny)
+    candidates = largest * np.linspace(0.2, 1.0, 33)
+    step = candidates / code_max
+    magnitude = np.sort(magnitude)
+    clipped = [np.square(magnitude[np.searchsorted(magnitude, top) :] - top).sum() for top in candidates]
+    error = np.asarray(clipped) / magnitude.size + step**2 * (1.0 / 12.0 + noise**2)
+    return float(candidates[np.argmin(error)])
+
+
+class Deployment:
+    """A network mapped onto a chip.
+
+    Parameters
+    ----------
+    network : Network
+        Trained network; its Conv/Gemm/MatMul nodes run on the chip, all else at the host.
+    chip : ChipProtocol
+        Any chip with the layers of `layer_shapes(network)`.
+
+    Raises
+    ------
+    InputError
+        If the chip's layers do not fit the network.
+    """
+
+    def __init__(self, network: Network, chip: ChipProtocol) -> None:
+        self.network = network
+        self.chip = chip
+        wanted = layer_shapes(network)
+        got = {name: (info.n_rows, info.n_cols) for name, info in chip.layers.items()}
+        if wanted != got:
+            odd = sorted(set(wanted.items()) ^ set(got.items()))
+            raise InputError(
+                f"the chip must hold the layers of network {network.name!r}; differing: {odd[:4]}; "
+                "was the chip made for another network?"
+            )
+        self.layers: dict[str, HostLayer] = {}
+        for node in map(network.node, network.mapped):
+            bias = node.parameters.get("bias")
+            matrices = lowering.matrices(node)
+            biases = np.split(bias, len(matrices)) if bias is not None else [None] * len(matrices)
+            for group, (name, matrix, shift) in enumerate(
+                zip(_layer_names(node), matrices, biases, strict=True)
+            ):
+                scale = column_scale(matrix)
+                self.layers[name] = HostLayer(
+                    node=node.name,
+                    group=group,
+                    scale=scale,
+                    gain=np.ones(scale.size),
+                    offset=np.zeros(scale.size) if shift is None else shift.astype(np.float64),
+                )
+
+    # -- mapping ------------------------------------------------------------------------------
+
+    def weights(self, layer: str) -> NDArray[np.float32]:
+        """The network's own weights of a layer, shape (n_rows, n_cols)."""
+        host = self.layers[layer]
+        return lowering.matrices(self.network.node(host.node))[host.group]
+
+    def map(self, images: NDArray[np.float32], *, program: bool = True) -> None:
+        """Set converter ranges from the digital network on `images`, and write every layer once.
+
+        No answer of the chip is used: this is what plain mapping gives.
+        """
+        images = check_array(images, "images", dtype=np.float32)
+        values: dict[str, NDArray[Any]] = {"input": images}
+        inputs = {name: self.network.node(name).inputs[0] for name in self.network.mapped}
+        self.network.evaluate(values, self.network.output, keep=set(inputs.values()))
+        for node_name, source in inputs.items():
+            x = values[source]
+            for layer in self.layers_of(node_name):
+                self.set_input_range(layer, x)
+                self.set_output_range(layer, self._partial_sums(layer, x))
+        if program:
+            for layer in self.layers:
+                self.write(layer, self.nearest_levels(layer))
+
+    def layers_of(self, node: str) -> list[str]:
+        """Chip layers of a network node, one per group."""
+        return _layer_names(self.network.node(node))
+
+    def set_input_range(self, layer: str, x: NDArray[Any]) -> None:
+        """Choose the DAC step for activations like `x`; signed where any is negative."""
+        host, sheet = self.layers[layer], self.chip.datasheet
+        host.signed = bool(x.min(initial=0.0) < 0)
+        high = dac_codes(sheet.dac_bits, host.signed)[1]
+        host.x_step = best_range(x, high) / high
+        low = -sheet.v_read if host.signed else 0.0
+        self.chip.configure(layer, input_range=(low, sheet.v_read))
+        self._set_unit(layer)
+
+    def set_output_range(self, layer: str, partial: NDArray[Any], margin: float = 1.0) -> None:
+        """Choose the ADC range for partial sums of one row tile each.
+
+        Parameters
+        ----------
+        partial : ndarray
+            Sums of normalised weight times DAC codes, one for each conversion.
+        margin : float
+            Factor on the chosen range.
+        """
+        host, sheet = self.layers[layer], self.chip.datasheet
+        code_max = adc_code_max(sheet.adc_bits)
+        noise = sheet.adc_noise * code_max / adc_code_max(8)
+        host.output_range = margin * self._ampere_per_step(layer) * best_range(partial, code_max, noise)
+        self.chip.configure(layer, output_range=host.output_range)
+        self._set_unit(layer)
+
+    def _set_unit(self, layer: str) -> None:
+        """Layer units per ADC code of error-free cells."""
+        host, sheet, info = self.layers[layer], self.chip.datasheet, self.chip.layers[layer]
+        if host.output_range == 0.0:
+            return
+        per_code = (
+            host.output_range / adc_code_max(sheet.adc_bits) / self._ampere_per_step(layer) * host.x_step
+        )
+        if sheet.mapping == "sliced":
+            n_slices = info.cells_per_weight // 2
+            per_code /= sheet.n_levels**n_slices - 1
+        host.unit = per_code * host.scale
+
+    def _partial_sums(self, layer: str, x: NDArray[Any]) -> NDArray[np.float32]:
+        """Currents that error-free cells would send to each conversion, in steps (`_ampere_per_step`)."""
+        info, sheet = self.chip.layers[layer], self.chip.datasheet
+        codes = self.codes(layer, x)
+        codes = codes[:: max(1, len(codes) // RANGE_VECTORS)]
+        if sheet.input_mode == "bit_serial":
+            magnitude, sign = np.abs(codes.astype(np.int32)), np.sign(codes)
+            planes = [((magnitude >> bit) & 1) * sign for bit in range(int(magnitude.max()).bit_length())]
+            codes = np.concatenate(planes) if planes else codes
+        weights = channel_weights(
+            self.nearest_levels(layer), sheet.mapping, sheet.levels, per_line=sheet.adc_per_line
+        )
+        flat = weights.reshape(weights.shape[0], -1).astype(np.float32)
+        drive = codes.astype(np.float32)
+        return np.stack([drive[:, a:b] @ flat[a:b] for a, b in info.row_tiles], axis=1)
+
+    def _ampere_per_step(self, layer: str) -> float:
+        """Current [A] of a weight of 1 driven by one DAC step (by one bit when inputs are bit-serial)."""
+        sheet = self.chip.datasheet
+        current = self.chip.layers[layer].g_unit * sheet.v_read
+        if sheet.input_mode == "bit_serial":
+            return current
+        return current / dac_codes(sheet.dac_bits, self.layers[layer].signed)[1]
+
+    def nearest_levels(self, layer: str, weights: NDArray[Any] | None = None) -> NDArray[np.int64]:
+        """Level targets nearest to `weights` (the network's own by default), after scaling."""
+        host, sheet = self.layers[layer], self.chip.datasheet
+        values = (self.weights(layer) if weights is None else weights) / host.scale
+        n_slices = self.chip.layers[layer].cells_per_weight // 2
+        return levels_from_weights(values, sheet.mapping, sheet.levels, n_slices)
+
+    def write(self, layer: str, levels: NDArray[np.int64], mask: NDArray[np.bool_] | None = None) -> None:
+        """Program levels and remember the targets.
+
+        Without a mask, only cells whose target differs from what the host last wrote are
+        programmed; a chip arrives reset, so cells at level 0 need no first write.
+        """
+        host = self.layers[layer]
+        before = np.zeros_like(levels) if host.levels is None else host.levels
+        if mask is None:
+            mask = levels != before
+        host.levels = np.where(mask, levels, before)
+        self.chip.write(layer, host.levels, mask)
+
+    def stored_weights(self, layer: str) -> NDArray[np.float64]:
+        """Normalised weights that the written levels stand for, shape (n_rows, n_cols)."""
+        host, sheet = self.layers[layer], self.chip.datasheet
+        if host.levels is None:
+            raise InputError(f"layer {layer!r} was never written: call map(...) first")
+        return weights_from_levels(host.levels, sheet.mapping, sheet.levels)
+
+    # -- running ------------------------------------------------------------------------------
+
+    def codes(self, layer: str, x: NDArray[Any]) -> NDArray[Any]:
+        """DAC codes of a layer's input activations, shape (n_vectors, n_rows), narrow integers."""
+        host = self.layers[layer]
+        if host.x_step == 0.0:
+            raise InputError(f"layer {layer!r} has no input range yet: call map(...) first")
+        low, high = dac_codes(self.chip.datasheet.dac_bits, host.signed)
+        kind: Any = np.int32
+        if high < 2**8:
+            kind = np.int8 if low < 0 and high < 2**7 else (np.uint8 if low == 0 else np.int16)
+        quantised = np.clip(np.rint(x * np.float32(1.0 / host.x_step)), low, high).astype(kind)
+        return lowering.lower(self.network.node(host.node), quantised, host.group)
+
+    def finish(self, layer: str, codes: NDArray[Any], reading: NDArray[Any]) -> NDArray[np.float32]:
+        """Pre-activations from DAC codes and summed ADC codes, shape (n_vectors, n_cols)."""
+        host = self.layers[layer]
+        result = reading * (host.gain * host.unit).astype(np.float32) + host.offset.astype(np.float32)
+        correction = host.correction(codes)
+        return result if correction is None else result + correction
+
+    def execute(self, node: Node, x: NDArray[Any]) -> NDArray[np.float32]:
+        """One mapped node on chip and host; takes the place of its digital execution."""
+        columns = []
+        for layer in self.layers_of(node.name):
+            codes = self.codes(layer, x)
+            columns.append(self.finish(layer, codes, self._host_mvm(layer, codes).codes))
+        return lowering.raise_outputs(node, x.shape, columns)
+
+    def _host_mvm(self, layer: str, codes: NDArray[Any]) -> Reading:
+        """Read on the host's own behalf: a gate does not ask where these vectors come from."""
+        host_mvm = getattr(self.chip, "_host_mvm", self.chip.mvm)
+        return host_mvm(layer, codes)
+
+    def trace(self, images: NDArray[np.float32]) -> Trace:
+        """Follow images through the network layer by layer, as a tuner does."""
+        return Trace(self, images)
+
+    def evaluate(
+        self, values: dict[str, NDArray[Any]], target: str, keep: Iterable[str] = ()
+    ) -> NDArray[np.float32]:
+        """`Network.evaluate` with mapped nodes on the chip."""
+        return self.network.evaluate(values, target, mapped=self.execute, keep=keep)
+
+    def run(
+        self, images: NDArray[np.float32], *, progress: Callable[[int], None] | None = None
+    ) -> NDArray[np.float32]:
+        """Network outputs (logits) for images (n, c, h, w); `progress` hears of finished images."""
+        images = check_array(images, "images", dtype=np.float32)
+        outputs = []
+        for batch in _batches(images):
+            outputs.append(self.evaluate({"input": batch}, self.network.output))
+            if progress is not None:
+                progress(len(batch))
+        return np.concatenate(outputs)
+
+    def on(self, chip: ChipProtocol) -> Deployment:
+        """The same digital state on another chip (with the same layers)."""
+        twin = Deployment(self.network, chip)
+        twin.load_state_dict(self.state_dict())
+        return twin
+
+    def fork(self, stream: int = 0) -> Deployment:
+        """The same digital state on a fork of the chip, for evaluation that changes nothing.
+
+        A chip without `fork`, a real one, evaluates in place and is charged.
+        """
+        fork = getattr(self.chip, "fork", None)
+        return self.on(self.chip if fork is None else fork(stream))
+
+    # -- state --------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """All digital state, as nested dicts of arrays and numbers."""
+        layers = {}
+        for name, host in self.layers.items():
+            entries = {key: value for key, value in vars(host).items() if value is not None}
+            layers[name] = {
+                key: value.copy() if isinstance(value, np.ndarray) else value
+                for key, value in entries.items()
+            }
+        changed = {
+            node.name: dict(node.parameters) for node in self.network.nodes if node.op == "BatchNormalization"
+        }
+        return {"layers": layers, "batch_norm": changed}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore `state_dict`; converter ranges are sent to the chip again."""
+        if set(state["layers"]) != set(self.layers):
+            raise InputError(
+                f"state must hold the layers {sorted(self.layers)}, got {sorted(state['layers'])}"
+            )
+        for name, parameters in state["batch_norm"].items():
+            self.network = self.network.replace(name, parameters)
+        sheet = self.chip.datasheet
+        for name, entries in state["layers"].items():
+            host = HostLayer(**entries)
+            self.layers[name] = host
+            if host.output_range:
+                low = -sheet.v_read if host.signed else 0.0
+                self.chip.configure(name, input_range=(low, sheet.v_read), output_range=host.output_range)
+
+    def digital_overhead(self) -> dict[str, float]:
+        """Extra digital numbers and multiply-accumulates per vector, over those of the network."""
+        numbers = sum(host.n_extra for host in self.layers.values())
+        weights = sum(rows * cols for rows, cols in layer_shapes(self.network).values())
+        return {"numbers": float(numbers), "fraction_of_weights": numbers / weights}
+
+
+class Trace:
+    """Images on their way through a deployment: what a tuner of one layer after another needs.
+
+    Activations before the present layer are kept, so that finishing a layer and going on costs
+    one read of each layer. Its `codes` are vectors recorded from images, which a gate at tier
+    `LAYERS` lets pass.
+    """
+
+    def __init__(self, deployment: Deployment, images: NDArray[np.float32]) -> None:
+        self._deployment = deployment
+        self._values: dict[str, NDArray[Any]] = {"input": check_array(images, "images", dtype=np.float32)}
+
+    def activations(self, tensor: str) -> NDArray[np.float32]:
+        """A tensor of the network as chip and host produce it; what it needs runs on the chip once."""
+        if tensor not in self._values:
+            mapped = set(self._deployment.network.mapped)
+            self._deployment.evaluate(self._values, tensor, keep=mapped | self._inputs())
+        return self._values[tensor]
+
+    def _inputs(self) -> set[str]:
+        network = self._deployment.network
+        return {network.node(name).inputs[0] for name in network.mapped}
+
+    def codes(self, layer: str) -> NDArray[Any]:
+        """DAC codes the layer receives for these images, shape (n_vectors, n_rows)."""
+        deployment = self._deployment
+        source = deployment.network.node(deployment.layers[layer].node).inputs[0]
+        codes = deployment.codes(layer, self.activations(source))
+        record = getattr(deployment.chip, "_record", None)
+        if record is not None:
+            record(layer, codes)
+        return codes
+
+    def put(self, node: str, columns: list[NDArray[np.float32]]) -> None:
+        """Set a mapped node's pre-activations from one matrix (n_vectors, n_cols) per group.
+
+        Spares the chip a read whose answer the tuner already has.
+        """
+        network = self._deployment.network
+        x = self.activations(network.node(node).inputs[0])
+        self._values[node] = lowering.raise_outputs(network.node(node), x.shape, columns)
+
+    def forget_after(self, node: str) -> None:
+        """Drop the node's own and all later activations: the layer was changed."""
+        names = [entry.name for entry in self._deployment.network.nodes]
+        for name in names[names.index(node) :]:
+            self._values.pop(name, None)
+
+
+def _batches(images: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
+    for first in range(0, len(images), BATCH):
+        yield images[first : first + BATCH]
