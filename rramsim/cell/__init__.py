@@ -1,0 +1,57 @@
+"""Cells: levels, programming error, time, noise, read disturbance, published devices."""
+
+from rramsim.cell.array import CellArray, WriteReport
+from rramsim.cell.disturb import (
+    DisturbLaw,
+    DriftToMaximumLaw,
+    ExponentialLaw,
+    PowerLaw,
+    RangeWarning,
+    disturb_law,
+    register_disturb_law,
+)
+from rramsim.cell.laws import ErrorLaw, LognormalLaw, NormalLaw, error_law, register_error_law
+from rramsim.cell.levels import LevelScale
+from rramsim.cell.presets import Evidence, Preset, list_presets, load_preset
+from rramsim.cell.settings import (
+    CellsConfig,
+    DisturbConfig,
+    DriftConfig,
+    EnduranceConfig,
+    FaultsConfig,
+    ProgrammingConfig,
+    ReadNoiseConfig,
+    RelaxationConfig,
+    TelegraphConfig,
+)
+
+__all__ = [
+    "CellArray",
+    "CellsConfig",
+    "DisturbConfig",
+    "DisturbLaw",
+    "DriftConfig",
+    "DriftToMaximumLaw",
+    "EnduranceConfig",
+    "ErrorLaw",
+    "Evidence",
+    "ExponentialLaw",
+    "FaultsConfig",
+    "LevelScale",
+    "LognormalLaw",
+    "NormalLaw",
+    "PowerLaw",
+    "Preset",
+    "ProgrammingConfig",
+    "RangeWarning",
+    "ReadNoiseConfig",
+    "RelaxationConfig",
+    "TelegraphConfig",
+    "WriteReport",
+    "disturb_law",
+    "error_law",
+    "list_presets",
+    "load_preset",
+    "register_disturb_law",
+    "register_error_law",
+]

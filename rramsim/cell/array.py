@@ -1,0 +1,511 @@
+"""The state of all cells of one layer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from rramsim import random
+from rramsim.cell.disturb import disturb_law
+from rramsim.cell.faults import draw_faults
+from rramsim.cell.laws import ErrorLaw, LognormalLaw, NormalLaw
+from rramsim.cell.noise import read_sigma
+from rramsim.cell.settings import CellsConfig, DisturbConfig, FaultsConfig
+from rramsim.checks import InputError, check_array
+from rramsim.kernels import cell as kernels
+from rramsim.kernels import write as write_kernels
+from rramsim.random import Cause
+
+__all__ = ["CellArray", "WriteReport"]
+
+_NONE = np.zeros((0, 0))
+_NONE_32 = np.zeros((0, 0), np.float32)
+_N_ATTENUATIONS = 65  # nodes of the fast mode's table; interpolation error < 0.1 % of the stress
+_N_COUNTS = 9  # nodes over write counts, where they spread further than this
+
+
+@dataclass(frozen=True)
+class WriteReport:
+    """What one call of `CellArray.write` cost."""
+
+    n_cells: int  # cells written (masked), stuck ones included
+    n_pulses: int  # programming pulses
+    n_failed: int  # cells that write-verify could not bring into the window
+    seconds: float  # [s] serial time of pulses and verify reads
+    joules: float | None  # [J] where the settings give an energy per pulse
+
+
+class CellArray:
+    """Every cell of a layer, with its own conductance, history and errors.
+
+    Parameters
+    ----------
+    shape : (int, int)
+        Word lines and bit lines, over all tiles of the layer.
+    cells, faults, disturb : CellsConfig, FaultsConfig, DisturbConfig
+        Settings; missing ones are the defaults (`generic` cells, no faults, no disturbance).
+    seed : int
+    keys : tuple of int
+        Identify this array among others of the same seed, such as (chip, layer).
+
+    Notes
+    -----
+    Cells arrive reset: at g_min with an error of their own that no write counter sees.
+    Memory is 13 to 38 bytes a cell, depending on which causes are on.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, int],
+        cells: CellsConfig | None = None,
+        faults: FaultsConfig | None = None,
+        disturb: DisturbConfig | None = None,
+        *,
+        seed: int = 0,
+        keys: tuple[int, ...] = (),
+    ) -> None:
+        n_wl, n_bl = (int(n) for n in shape)
+        if n_wl < 1 or n_bl < 1:
+            raise InputError(f"shape must be (word lines, bit lines), each >= 1, got {shape!r}")
+        self.shape = (n_wl, n_bl)
+        self.cells = cells if cells is not None else CellsConfig()
+        self.faults = faults if faults is not None else FaultsConfig()
+        self.disturb = disturb if disturb is not None else DisturbConfig()
+        self.seed, self.keys = int(seed), tuple(int(k) for k in keys)
+        self.scale = self.cells.scale
+        self.law: ErrorLaw = self.cells.error_law()
+        self.disturb_law = disturb_law(self.disturb) if self.disturb.enabled else None
+        self.clock = 0.0  # [s] since delivery
+        self.version = 0  # grows whenever a conductance may have changed
+        self._n_telegraph = 0
+        self._count_max = 0
+        self._prepare()
+        self._allocate()
+        self._arrive()
+
+    # -- set-up ---------------------------------------------------------------------------
+
+    def _key(self, cause: Cause, *more: int) -> np.uint64:
+        return random.key(self.seed, cause, *self.keys, *more)
+
+    def _prepare(self) -> None:
+        """Kernel parameters that never change."""
+        cells, low, high = self.cells, self.scale.g_min, self.scale.g_max
+        f = cells.fixed_fraction
+        fixed, fresh = float(np.sqrt(f)), float(np.sqrt(1.0 - f))
+        key_fixed = self._key(Cause.CELL_FIXED)
+        self._split = write_kernels.Split(fixed, fresh, key_fixed, self._key(Cause.CELL_WRITE))
+        self._split_reset = write_kernels.Split(fixed, fresh, key_fixed, self._key(Cause.RESET))
+        relaxation = cells.relaxation
+        f = relaxation.fixed_fraction
+        self._split_relaxed = write_kernels.Split(
+            float(np.sqrt(f)),
+            float(np.sqrt(1.0 - f)),
+            self._key(Cause.RELAXATION, 0),
+            self._key(Cause.RELAXATION, 1),
+        )
+        top = self.law.bounds[1]
+        self._relaxation = write_kernels.Relaxation(
+            relaxation.enabled, relaxation.g_reference, 0.0, float(top if np.isfinite(top) else 1.3 * high)
+        )
+        self._shift = np.array(relaxation.shift_polynomial or (0.0,))
+        self._sigma_relaxed = np.array(relaxation.sigma_polynomial or (0.0,))
+        wear = cells.endurance
+        self._wear = write_kernels.Wear(
+            float(wear.n_endurance),
+            wear.exponent,
+            wear.window_loss,
+            wear.sigma_growth,
+            int(wear.cycles_before),
+            low,
+            high,
+        )
+        programming = cells.programming
+        self._pulses = write_kernels.Pulses(
+            programming.window,
+            programming.gain,
+            programming.scatter,
+            programming.scatter_floor,
+            programming.sigma_gain,
+            int(programming.n_pulses_max),
+        )
+        drift = cells.drift
+        kinds = ("none", "exponential", "logarithmic", "power")
+        f = drift.fixed_fraction
+        self._drift = kernels.Drift(
+            kinds.index(drift.law),
+            drift.t_reference,
+            drift.g_reference,
+            float(np.sqrt(f)),
+            float(np.sqrt(1.0 - f)),
+            self._key(Cause.DRIFT, 0),
+            self._key(Cause.DRIFT, 1),
+        )
+        self._drift_tables = tuple(
+            np.array(table or (0.0,))
+            for table in (drift.mean_polynomial, drift.sigma_polynomial, drift.sigma_offset)
+        )
+        law, p, t_reference = self.disturb_law, 0.0, 1.0
+        kind = law.kind if law is not None else kernels.DISTURB_OFF
+        if kind == kernels.DISTURB_POWER:
+            p, t_reference = float(law.exponent(self.disturb.v_read)), law.constants["t0"]
+        elif kind == kernels.DISTURB_EXPONENTIAL:
+            t_reference = law.tau
+        self._disturb = kernels.Disturb(kind, p, t_reference, self.disturb.cycles_before, low, high)
+
+    def _allocate(self) -> None:
+        shape = self.shape
+        self._g_written = np.zeros(shape, np.float32)
+        self._count = np.zeros(shape, np.uint32)
+        self._stuck = draw_faults(shape, self.faults, self.seed, self.keys)
+        drifting = self._drift.kind != kernels.DRIFT_OFF or self.cells.read_noise.log_coefficient > 0.0
+        self._t_write = np.zeros(shape) if drifting else _NONE
+        self._stress, self._susceptibility = _NONE, _NONE_32
+        if self.disturb_law is not None:
+            self._stress = np.zeros(shape)
+            sigma = self.disturb_law.sigma_susceptibility
+            if sigma > 0.0:
+                self._susceptibility = np.empty(shape, np.float32)
+                kernels.lognormal_factors(self._key(Cause.DISTURB), sigma, self._susceptibility)
+        telegraph = self.cells.telegraph
+        self._trap = self._captured = np.zeros((0, 0), np.uint8)
+        if telegraph.fraction > 0.0:
+            self._trap = np.zeros(shape, np.uint8)
+            kernels.independent_faults(self._key(Cause.TELEGRAPH, 0), telegraph.fraction, 0.0, self._trap)
+            if telegraph.lifetime > 0.0:
+                self._captured = np.zeros(shape, np.uint8)
+                self._switch_traps(np.inf)
+        changing = drifting or self.disturb_law is not None or self._captured.size > 0
+        # without a cause that acts after writing, what was written is the conductance
+        self._g = np.zeros(shape, np.float32) if changing else self._g_written
+
+    def _arrive(self) -> None:
+        """Reset state: g_min with its own error, outside all counters."""
+        zeros = np.zeros(self.shape, np.int16)
+        count = np.zeros(self.shape, np.uint32)
+        count -= np.uint32(1)  # the kernel counts up to 0
+        everywhere = np.ones(self.shape, bool)
+        self._write_open_loop(zeros, everywhere, count, self._split_reset)
+        low = self.faults.g_stuck_low if self.faults.g_stuck_low is not None else self.scale.g_min
+        high = self.faults.g_stuck_high if self.faults.g_stuck_high is not None else self.scale.g_max
+        self._g_written[self._stuck == 1] = low
+        self._g_written[self._stuck == 2] = high
+        self._refresh()
+
+    # -- what the chip reads ----------------------------------------------------------------
+
+    @property
+    def conductance(self) -> NDArray[np.float32]:
+        """Present conductance [S], shape (n_wl, n_bl), read only."""
+        view = self._g.view()
+        view.setflags(write=False)
+        return view
+
+    @property
+    def write_count(self) -> NDArray[np.uint32]:
+        """Writes of each cell since delivery."""
+        view = self._count.view()
+        view.setflags(write=False)
+        return view
+
+    @property
+    def stuck(self) -> NDArray[np.uint8]:
+        """0 = sound, 1 = stuck at low, 2 = stuck at high conductance."""
+        return self._stuck
+
+    @property
+    def stress(self) -> NDArray[np.float64] | None:
+        """Signed equivalent stress time [s] since the last write; None without disturbance."""
+        return self._stress if self._stress.size else None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held for the cells' state."""
+        arrays = {id(a): a.nbytes for a in vars(self).values() if isinstance(a, np.ndarray) and a.ndim == 2}
+        return sum(arrays.values())
+
+    def read_sigma(self) -> NDArray[np.float32] | None:
+        """Standard deviation [S] of each cell's noise in one read; None without noise."""
+        seconds = self.clock - self._t_write if self._t_write.size else None
+        return read_sigma(self._g, seconds, self.cells, self._trap if not self._captured.size else None)
+
+    def largest_change(self, reference: ArrayLike, tile: tuple[int, int]) -> NDArray[np.float64]:
+        """Largest |g - reference| per tile relative to the tile's largest reference.
+
+        Parameters
+        ----------
+        reference : ndarray, shape (n_wl, n_bl)
+            Conductances [S] at the time a tile's matrix was made.
+        tile : (int, int)
+            Word lines and bit lines per tile; the last ones may be smaller.
+
+        Returns
+        -------
+        ndarray, shape (n_tile_rows, n_tile_columns)
+        """
+        reference = check_array(reference, "reference", shape=self.shape, dtype=np.float32)
+        n_row, n_column = int(tile[0]), int(tile[1])
+        change = np.empty((-(-self.shape[0] // n_row), -(-self.shape[1] // n_column)))
+        kernels.largest_change(self._g, reference, n_row, n_column, change)
+        return change
+
+    # -- writing ------------------------------------------------------------------------------
+
+    def write(self, levels: ArrayLike, mask: ArrayLike | None = None) -> WriteReport:
+        """Program cells to integer levels.
+
+        Parameters
+        ----------
+        levels : ndarray of int, shape (n_wl, n_bl)
+            Wanted level, 0 ... n_levels - 1, of every masked cell.
+        mask : ndarray of bool, shape (n_wl, n_bl), optional
+            Cells to write; all by default. A masked cell is written even when its level is
+            the one it has, and a stuck cell is counted though it does not move.
+        """
+        levels = np.asarray(levels)
+        if levels.dtype.kind not in "iu":
+            raise InputError(f"levels must be integers, got dtype {levels.dtype}")
+        if levels.shape != self.shape:
+            raise InputError(f"levels must have shape {self.shape}, got {levels.shape}")
+        mask = (
+            np.ones(self.shape, bool)
+            if mask is None
+            else check_array(mask, "mask", dtype=bool, shape=self.shape)
+        )
+        wanted = levels[mask]
+        n_cells = wanted.size
+        if n_cells and not (wanted.min() >= 0 and wanted.max() < self.scale.n_levels):
+            raise InputError(
+                f"levels must lie in 0 ... {self.scale.n_levels - 1}, got {wanted.min()} ... {wanted.max()}"
+            )
+        del wanted
+        levels = np.ascontiguousarray(levels, dtype=np.int16)  # one kernel for all integer kinds
+        programming, n_failed = self.cells.programming, 0
+        if programming.method == "write_verify":
+            pulses, failed = np.zeros(self.shape[0], np.int64), np.zeros(self.shape[0], np.int64)
+            write_kernels.write_verify(
+                levels, mask, self._stuck, self.scale.levels, self._g, self._pulses,
+                self._key(Cause.PULSE_SCATTER, 0), self._key(Cause.PULSE_SCATTER, 1), self._wear,
+                self._relaxation, self._shift, self._sigma_relaxed, self._split_relaxed,
+                self._count, self._g_written, pulses, failed,
+            )  # fmt: skip
+            n_pulses, n_failed = int(pulses.sum()), int(failed.sum())
+            seconds = n_pulses * (programming.t_pulse + programming.t_verify) + n_cells * programming.t_verify
+        else:
+            self._write_open_loop(levels, mask, self._count, self._split)
+            n_pulses = round(n_cells * programming.pulses_per_write)
+            seconds = n_pulses * programming.t_pulse
+        if self._t_write.size:
+            self._t_write[mask] = self.clock
+        if self._stress.size:
+            self._stress[mask] = 0.0
+        if n_cells:
+            self._count_max = int(self._count.max())
+            self._refresh()
+        joules = None if programming.e_pulse is None else n_pulses * programming.e_pulse
+        return WriteReport(n_cells, n_pulses, n_failed, seconds, joules)
+
+    def _write_open_loop(self, levels: Any, mask: Any, count: Any, split: Any) -> None:
+        law = self.law
+        relaxed = (self._relaxation, self._shift, self._sigma_relaxed, self._split_relaxed)
+        if type(law).realise in (NormalLaw.realise, LognormalLaw.realise):
+            write_kernels.write_one_shot(
+                levels, mask, self._stuck, self.scale.levels, law.sigma, law.multiplicative, law.bounds,
+                split, self._wear, *relaxed, count, self._g_written,
+            )  # fmt: skip
+            return
+        e = np.empty(self.shape)
+        write_kernels.deviates(mask, count, split, e)
+        values = np.asarray(law.realise(np.where(mask, levels, 0), e), float)
+        if values.shape != self.shape or not np.isfinite(values).all() or (values < 0.0).any():
+            raise InputError(
+                f"error law {self.cells.law!r} must return finite conductances >= 0 of shape {self.shape}"
+            )
+        write_kernels.write_values(values, mask, self._stuck, *relaxed, count, self._g_written)
+
+    # -- time and reads -------------------------------------------------------------------------
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass [s]: drift, growing read noise, switching traps."""
+        if not (np.isfinite(seconds) and seconds >= 0.0):
+            raise InputError(f"seconds must be finite and >= 0, got {seconds}")
+        if seconds == 0.0:
+            return
+        self.clock += float(seconds)
+        self._switch_traps(seconds)
+        self._refresh()
+
+    def add_reads(self, counts: ArrayLike, voltages: ArrayLike, attenuation: ArrayLike | None = None) -> None:
+        """Stress the cells by reads whose voltages are given as a histogram per word line.
+
+        Parameters
+        ----------
+        counts : ndarray, shape (n_wl, n_codes)
+            Reads of each word line at each voltage; fractions are welcome.
+        voltages : ndarray, shape (n_codes,)
+            Signed voltage [V] of each code at the driver.
+        attenuation : ndarray, shape (n_wl, n_bl), optional
+            Voltage across each cell relative to its driver's; 1 where wires are ideal.
+            Using one factor for all inputs is the approximation of the mode `fast`.
+        """
+        if self.disturb_law is None:
+            return
+        voltages = check_array(voltages, "voltages", shape=(None,), unit="V")
+        counts = check_array(counts, "counts", shape=(self.shape[0], len(voltages)), minimum=0.0)
+        nodes, a_first, a_step = np.ones(1), 1.0, 1.0
+        wires = _NONE
+        if attenuation is not None:
+            wires = check_array(attenuation, "attenuation", shape=self.shape)
+            a_first, last = float(wires.min()), float(wires.max())
+            if last - a_first < 1e-9:
+                last = a_first + 1e-6
+            nodes = np.linspace(a_first, last, _N_ATTENUATIONS)
+            a_step = nodes[1] - nodes[0]
+        used = counts.any(axis=0)
+        if not used.any():
+            return
+        counts, voltages = counts[:, used], voltages[used]
+        self.disturb_law.check_voltage(float(np.abs(voltages).max() * np.abs(nodes).max()))
+        n_nodes, n_first, node, fraction = self._count_nodes()
+        v = voltages * nodes[:, None, None]
+        weights = self.disturb_law.weight(np.abs(v), n_nodes[:, None]) * self._sign(v)
+        table = np.ascontiguousarray(
+            np.moveaxis(np.tensordot(counts, weights, axes=(1, 2)), 1, 2) * self.disturb.t_read
+        )
+        kernels.add_stress(self._stress, self._count, wires, table, a_first, a_step, n_first, node, fraction)
+        self._refresh()
+
+    def add_cell_voltages(self, v_cell: ArrayLike, *, refresh: bool = True) -> None:
+        """Stress the cells by solved voltages of every vector, the mode `exact`.
+
+        Parameters
+        ----------
+        v_cell : ndarray, shape (n_vectors, n_wl, n_bl)
+            Signed voltage [V] across each cell.
+        refresh : bool
+            False postpones the update of conductances to the next call that refreshes.
+        """
+        if self.disturb_law is None:
+            return
+        v_cell = check_array(v_cell, "v_cell", shape=(None, *self.shape), unit="V")
+        if len(v_cell) == 0:
+            return
+        self.disturb_law.check_voltage(float(np.abs(v_cell).max()))
+        n_cycles = self._count.astype(float) + self.disturb.cycles_before
+        for v in v_cell:
+            weight = self.disturb_law.weight(np.abs(v), n_cycles) * self._sign(v)
+            self._stress += weight * self.disturb.t_read
+        if refresh:
+            self._refresh()
+
+    def _sign(self, v: NDArray[np.float64]) -> Any:
+        """Sign and share of the stress of reads at voltages `v`."""
+        polarity = self.disturb.polarity
+        if polarity == "default":
+            polarity = self.disturb_law.polarity
+        if polarity == "bipolar":
+            return np.sign(v)
+        return {"negative": -1.0, "positive": 1.0, "alternating": self.disturb.balance}[polarity]
+
+    def _count_nodes(self) -> tuple[NDArray[np.float64], int, NDArray[np.int64], NDArray[np.float64]]:
+        """Nodes over cycles, and where each write count lies among them."""
+        before = self.disturb.cycles_before
+        if not self.disturb_law.depends_on_cycles:
+            size = self._count_max + 1
+            return np.array([float(before)]), 0, np.zeros(size, np.int64), np.zeros(size)
+        first = int(self._count.min())
+        counts = np.arange(first, self._count_max + 1)
+        if len(counts) <= _N_COUNTS:
+            return before + counts.astype(float), first, np.arange(len(counts)), np.zeros(len(counts))
+        nodes = np.unique(np.round(np.geomspace(before + first + 1, before + self._count_max + 1, _N_COUNTS)))
+        nodes -= 1.0
+        place = np.interp(counts + before, nodes, np.arange(len(nodes)))
+        node = np.minimum(place.astype(np.int64), len(nodes) - 1)
+        return nodes, first, node, place - node
+
+    # -- state ------------------------------------------------------------------------------------
+
+    def _switch_traps(self, seconds: float) -> None:
+        if not self._captured.size:
+            return
+        telegraph = self.cells.telegraph
+        stay = float(np.exp(-seconds / telegraph.lifetime))
+        key = self._key(Cause.TELEGRAPH, 1)
+        kernels.switch_traps(key, self._n_telegraph, telegraph.occupancy, stay, self._captured)
+        self._n_telegraph += 1
+
+    def _refresh(self) -> None:
+        """Bring `conductance` up to date."""
+        self.version += 1
+        if self._g is self._g_written:
+            return
+        base = np.zeros(1, np.float32)
+        if self._disturb.kind == kernels.DISTURB_POWER:
+            cycles = np.arange(self._count_max + 1) + self.disturb.cycles_before
+            self.disturb_law.check_cycles(float(cycles[-1]))
+            base = self.disturb_law.log_bracket(cycles).astype(np.float32)
+        kernels.refresh(
+            self._g_written, self.clock, self._t_write, self._count, self._stuck, self._stress,
+            self._susceptibility, self._drift, *self._drift_tables, self._disturb, base, self._g,
+        )  # fmt: skip
+        if self._disturb.kind == kernels.DISTURB_TABLE:
+            self._apply_user_law()
+        if self._captured.size:
+            self._apply_traps()
+
+    def _apply_user_law(self) -> None:
+        low, high = self.scale.g_min, self.scale.g_max
+        for i in range(self.shape[0]):  # a word line at a time bounds the memory
+            s = self._susceptibility[i] if self._susceptibility.size else 1.0
+            cycles = self._count[i].astype(float) + self.disturb.cycles_before
+            r = np.asarray(self.disturb_law.remaining(np.abs(self._stress[i]), cycles, s))
+            g = self._g[i].astype(float)
+            falling = np.where(g > low, low + (g - low) * r, g)
+            rising = np.where(g < high, high - (high - g) * r, g)
+            moved = np.where(self._stress[i] > 0.0, rising, np.where(self._stress[i] < 0.0, falling, g))
+            self._g[i] = np.where(self._stuck[i] > 0, g, moved)
+
+    def _apply_traps(self) -> None:
+        from rramsim.cell.noise import telegraph_amplitude
+
+        for i in range(self.shape[0]):
+            active = (self._trap[i] > 0) & (self._captured[i] > 0) & (self._stuck[i] == 0)
+            amplitude = telegraph_amplitude(self._g[i], self.cells)
+            self._g[i] = np.where(active, self._g[i] / (1.0 + amplitude), self._g[i])
+
+    _ARRAYS = (
+        "_g_written",
+        "_count",
+        "_stuck",
+        "_t_write",
+        "_stress",
+        "_susceptibility",
+        "_trap",
+        "_captured",
+    )
+    _SCALARS = ("clock", "version", "_n_telegraph", "_count_max")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Arrays and scalars from which `load_state_dict` continues bit for bit."""
+        state: dict[str, Any] = {name.strip("_"): getattr(self, name).copy() for name in self._ARRAYS}
+        state.update({name.strip("_"): getattr(self, name) for name in self._SCALARS})
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over a state of an array made with the same shape and settings."""
+        for name in self._ARRAYS:
+            mine, theirs = getattr(self, name), np.asarray(state[name.strip("_")])
+            if theirs.shape != mine.shape:
+                raise InputError(
+                    f"state {name.strip('_')!r} must have shape {mine.shape}, got {theirs.shape}; "
+                    "was it made with other settings?"
+                )
+            mine[...] = theirs
+        for name in self._SCALARS:
+            setattr(self, name, type(getattr(self, name))(state[name.strip("_")]))
+        version = self.version
+        self._refresh()
+        self.version = version
