@@ -20,14 +20,18 @@ __all__ = ["MARKS", "Evidence", "Preset", "list_presets", "load_preset", "preset
 MARKS = ("measured", "fitted", "derived", "assumed", "own")
 
 UNITS = {
-    "1": ["n_levels", "on_off_ratio", "sigma", "sigma_levels", "fixed_fraction", "gain", "scatter", "sigma_gain", "n_pulses_max", "pulses_per_write", "sigma_relative", "log_coefficient", "fraction", "amplitude_low", "amplitude_high", "occupancy", "n_endurance", "exponent", "window_loss", "sigma_growth", "cycles_before", "stuck_low_rate", "stuck_high_rate", "cluster_cells", "balance", "state_step"],
-    "S": ["g_max", "g_min", "levels", "sigma_conductance", "sigma_polynomial", "g_polynomial", "window", "scatter_floor", "shift_polynomial", "g_reference", "mean_polynomial", "sigma_offset", "g_stuck_low", "g_stuck_high"],
-    "s": ["t_pulse", "t_verify", "t_reference", "t_read", "lifetime"],
-    "V": ["v_read"],
-    "J": ["e_pulse"],
-    "1/V": ["iv_alpha"],
-}  # fmt: skip
-_UNIT_OF = {name: unit for unit, names in UNITS.items() for name in names}
+    "1": """n_levels on_off_ratio sigma sigma_levels fixed_fraction gain scatter sigma_gain n_pulses_max
+        pulses_per_write sigma_relative log_coefficient fraction amplitude_low amplitude_high occupancy
+        n_endurance exponent window_loss sigma_growth cycles_before stuck_low_rate stuck_high_rate
+        cluster_cells balance state_step""",
+    "S": """g_max g_min levels sigma_conductance sigma_polynomial g_polynomial window scatter_floor
+        shift_polynomial g_reference mean_polynomial sigma_offset g_stuck_low g_stuck_high""",
+    "s": "t_pulse t_verify t_reference t_read lifetime",
+    "V": "v_read",
+    "J": "e_pulse",
+    "1/V": "iv_alpha",
+}
+_UNIT_OF = {name: unit for unit, names in UNITS.items() for name in names.split()}
 
 
 @dataclass(frozen=True)
@@ -227,13 +231,13 @@ def _evidence(here: str, key: str, entry: dict[str, Any], where: str, sources: d
             hint = nearest_name(part, ("value", "unit", "mark", "source"))
             raise InputError(f"{where}: unknown key {here}.{part}; {hint}")
     unit, mark, source = entry.get("unit", ""), entry.get("mark", ""), entry.get("source", "")
-    if key in _UNIT_OF and unit != _UNIT_OF[key]:
-        raise InputError(
-            f"{where}: {here} must be in unit {_UNIT_OF[key]!r} (SI, no prefix), got unit {unit!r}"
-        )
+    wanted = _UNIT_OF.get(key, unit)
+    exponent = ".drift." in here and key in ("mean_polynomial", "sigma_polynomial")
+    if unit != wanted and not (exponent and unit == "1"):
+        raise InputError(f"{where}: {here} must be in unit {wanted!r} (SI, no prefix), got unit {unit!r}")
     if mark not in MARKS:
         raise InputError(f"{where}: {here}: mark must be one of {', '.join(MARKS)}, got {mark!r}")
     if source not in sources:
-        raise InputError(f"{where}: {here}: source {source!r} is not in [sources]; {nearest_name(source, sources)}"
-                         if sources else f"{where}: {here}: the table [sources] is missing")  # fmt: skip
+        hint = nearest_name(source, sources) if sources else "the table [sources] is missing"
+        raise InputError(f"{where}: {here}: source {source!r} is not in [sources]; {hint}")
     return Evidence(here, entry["value"], unit, mark, source)
