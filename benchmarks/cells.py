@@ -55,10 +55,13 @@ def measure(n_cells: int, repeat: int) -> dict[str, Any]:
         result[f"{name}_pulses_per_cell"] = report.n_pulses / report.n_cells
     counts = rng.integers(0, 64, (shape[0], VOLTAGES.size)).astype(float) * 1e4
     attenuation = rng.uniform(0.8, 1.0, shape)
+    fresh = float(np.mean(array.conductance))
     result["disturb_seconds"] = best(lambda: array.add_reads(counts, VOLTAGES), repeat)
-    result["disturb_with_wires_seconds"] = best(lambda: array.add_reads(counts, VOLTAGES, attenuation), repeat)
+    result["disturb_with_wires_seconds"] = best(
+        lambda: array.add_reads(counts, VOLTAGES, attenuation), repeat
+    )
     result["bytes_per_cell"] = array.nbytes / result["n_cells"]
-    result["conductance_left"] = float(np.mean(array.conductance) / np.mean(array._g_written))
+    result["conductance_left"] = float(np.mean(array.conductance) / fresh)
     return result
 
 

@@ -12,6 +12,7 @@ from rramsim.cell.disturb import (
 )
 from rramsim.cell.laws import ErrorLaw, LognormalLaw, NormalLaw, error_law, register_error_law
 from rramsim.cell.levels import LevelScale
+from rramsim.cell.overlap import LevelErrors, OverlapWarning, check_overlap, level_errors
 from rramsim.cell.presets import Evidence, Preset, list_presets, load_preset
 from rramsim.cell.settings import (
     CellsConfig,
@@ -37,9 +38,11 @@ __all__ = [
     "Evidence",
     "ExponentialLaw",
     "FaultsConfig",
+    "LevelErrors",
     "LevelScale",
     "LognormalLaw",
     "NormalLaw",
+    "OverlapWarning",
     "PowerLaw",
     "Preset",
     "ProgrammingConfig",
@@ -48,8 +51,10 @@ __all__ = [
     "RelaxationConfig",
     "TelegraphConfig",
     "WriteReport",
+    "check_overlap",
     "disturb_law",
     "error_law",
+    "level_errors",
     "list_presets",
     "load_preset",
     "register_disturb_law",

@@ -71,12 +71,12 @@ class CellArray:
         if n_wl < 1 or n_bl < 1:
             raise InputError(f"shape must be (word lines, bit lines), each >= 1, got {shape!r}")
         self.shape = (n_wl, n_bl)
-        self.cells = cells if cells is not None else CellsConfig()
+        self.config = cells if cells is not None else CellsConfig()
         self.faults = faults if faults is not None else FaultsConfig()
         self.disturb = disturb if disturb is not None else DisturbConfig()
         self.seed, self.keys = int(seed), tuple(int(k) for k in keys)
-        self.scale = self.cells.scale
-        self.law: ErrorLaw = self.cells.error_law()
+        self.scale = self.config.scale
+        self.law: ErrorLaw = self.config.error_law()
         self.disturb_law = disturb_law(self.disturb) if self.disturb.enabled else None
         self.clock = 0.0  # [s] since delivery
         self.version = 0  # grows whenever a conductance may have changed
@@ -93,7 +93,7 @@ class CellArray:
 
     def _prepare(self) -> None:
         """Kernel parameters that never change."""
-        cells, low, high = self.cells, self.scale.g_min, self.scale.g_max
+        cells, low, high = self.config, self.scale.g_min, self.scale.g_max
         f = cells.fixed_fraction
         fixed, fresh = float(np.sqrt(f)), float(np.sqrt(1.0 - f))
         key_fixed = self._key(Cause.CELL_FIXED)
@@ -161,7 +161,7 @@ class CellArray:
         self._g_written = np.zeros(shape, np.float32)
         self._count = np.zeros(shape, np.uint32)
         self._stuck = draw_faults(shape, self.faults, self.seed, self.keys)
-        drifting = self._drift.kind != kernels.DRIFT_OFF or self.cells.read_noise.log_coefficient > 0.0
+        drifting = self._drift.kind != kernels.DRIFT_OFF or self.config.read_noise.log_coefficient > 0.0
         self._t_write = np.zeros(shape) if drifting else _NONE
         self._stress, self._susceptibility = _NONE, _NONE_32
         if self.disturb_law is not None:
@@ -170,7 +170,7 @@ class CellArray:
             if sigma > 0.0:
                 self._susceptibility = np.empty(shape, np.float32)
                 kernels.lognormal_factors(self._key(Cause.DISTURB), sigma, self._susceptibility)
-        telegraph = self.cells.telegraph
+        telegraph = self.config.telegraph
         self._trap = self._captured = np.zeros((0, 0), np.uint8)
         if telegraph.fraction > 0.0:
             self._trap = np.zeros(shape, np.uint8)
@@ -230,7 +230,7 @@ class CellArray:
     def read_sigma(self) -> NDArray[np.float32] | None:
         """Standard deviation [S] of each cell's noise in one read; None without noise."""
         seconds = self.clock - self._t_write if self._t_write.size else None
-        return read_sigma(self._g, seconds, self.cells, self._trap if not self._captured.size else None)
+        return read_sigma(self._g, seconds, self.config, self._trap if not self._captured.size else None)
 
     def largest_change(self, reference: ArrayLike, tile: tuple[int, int]) -> NDArray[np.float64]:
         """Largest |g - reference| per tile relative to the tile's largest reference.
@@ -283,7 +283,7 @@ class CellArray:
             )
         del wanted
         levels = np.ascontiguousarray(levels, dtype=np.int16)  # one kernel for all integer kinds
-        programming, n_failed = self.cells.programming, 0
+        programming, n_failed = self.config.programming, 0
         if programming.method == "write_verify":
             pulses, failed = np.zeros(self.shape[0], np.int64), np.zeros(self.shape[0], np.int64)
             write_kernels.write_verify(
@@ -297,7 +297,8 @@ class CellArray:
         else:
             self._write_open_loop(levels, mask, self._count, self._split)
             n_pulses = round(n_cells * programming.pulses_per_write)
-            seconds = n_pulses * programming.t_pulse
+            verified = programming.pulses_per_write > 1.0  # the law then describes verified cells
+            seconds = n_pulses * (programming.t_pulse + (programming.t_verify if verified else 0.0))
         if self._t_write.size:
             self._t_write[mask] = self.clock
         if self._stress.size:
@@ -322,7 +323,7 @@ class CellArray:
         values = np.asarray(law.realise(np.where(mask, levels, 0), e), float)
         if values.shape != self.shape or not np.isfinite(values).all() or (values < 0.0).any():
             raise InputError(
-                f"error law {self.cells.law!r} must return finite conductances >= 0 of shape {self.shape}"
+                f"error law {self.config.law!r} must return finite conductances >= 0 of shape {self.shape}"
             )
         write_kernels.write_values(values, mask, self._stuck, *relaxed, count, self._g_written)
 
@@ -394,21 +395,32 @@ class CellArray:
         if len(v_cell) == 0:
             return
         self.disturb_law.check_voltage(float(np.abs(v_cell).max()))
-        n_cycles = self._count.astype(float) + self.disturb.cycles_before
-        for v in v_cell:
-            weight = self.disturb_law.weight(np.abs(v), n_cycles) * self._sign(v)
-            self._stress += weight * self.disturb.t_read
+        law = self.disturb_law
+        if self._disturb.kind == kernels.DISTURB_POWER:
+            signed = self._polarity == "bipolar"
+            sign = 1.0 if signed else float(self._sign(np.ones(())))
+            base = law.log_bracket(np.arange(self._count_max + 1) + self.disturb.cycles_before)
+            kernels.add_stress_power(
+                self._stress, self._count, v_cell, base, float(1.0 / law.exponent(self.disturb.v_read)),
+                law.constants["c1"], law.slope, self.disturb.t_read, sign, signed,
+            )  # fmt: skip
+        else:
+            n_cycles = self._count.astype(float) + self.disturb.cycles_before
+            for v in v_cell:
+                self._stress += law.weight(np.abs(v), n_cycles) * self._sign(v) * self.disturb.t_read
         if refresh:
             self._refresh()
 
+    @property
+    def _polarity(self) -> str:
+        chosen = self.disturb.polarity
+        return self.disturb_law.polarity if chosen == "default" else chosen
+
     def _sign(self, v: NDArray[np.float64]) -> Any:
         """Sign and share of the stress of reads at voltages `v`."""
-        polarity = self.disturb.polarity
-        if polarity == "default":
-            polarity = self.disturb_law.polarity
-        if polarity == "bipolar":
+        if self._polarity == "bipolar":
             return np.sign(v)
-        return {"negative": -1.0, "positive": 1.0, "alternating": self.disturb.balance}[polarity]
+        return {"negative": -1.0, "positive": 1.0, "alternating": self.disturb.balance}[self._polarity]
 
     def _count_nodes(self) -> tuple[NDArray[np.float64], int, NDArray[np.int64], NDArray[np.float64]]:
         """Nodes over cycles, and where each write count lies among them."""
@@ -431,7 +443,7 @@ class CellArray:
     def _switch_traps(self, seconds: float) -> None:
         if not self._captured.size:
             return
-        telegraph = self.cells.telegraph
+        telegraph = self.config.telegraph
         stay = float(np.exp(-seconds / telegraph.lifetime))
         key = self._key(Cause.TELEGRAPH, 1)
         kernels.switch_traps(key, self._n_telegraph, telegraph.occupancy, stay, self._captured)
@@ -473,7 +485,7 @@ class CellArray:
 
         for i in range(self.shape[0]):
             active = (self._trap[i] > 0) & (self._captured[i] > 0) & (self._stuck[i] == 0)
-            amplitude = telegraph_amplitude(self._g[i], self.cells)
+            amplitude = telegraph_amplitude(self._g[i], self.config)
             self._g[i] = np.where(active, self._g[i] / (1.0 + amplitude), self._g[i])
 
     _ARRAYS = (

@@ -38,6 +38,10 @@ __all__ = [
 ]
 
 
+BOLTZMANN_EV = 8.617333262e-5
+"""Boltzmann constant over elementary charge [V/K]."""
+
+
 class RangeWarning(UserWarning):
     """A law is used outside the range it was given for."""
 
@@ -125,8 +129,12 @@ class PowerLaw(DisturbLaw):
 
     def exponent(self, v: ArrayLike) -> NDArray[np.float64]:
         """p at |V| = v."""
-        c = self.constants
-        return c["c1"] * np.exp(c["a"] * np.abs(np.asarray(v, float)) / (8.617333262e-5 * c["temperature"]))
+        return self.constants["c1"] * np.exp(self.slope * np.abs(np.asarray(v, float)))
+
+    @property
+    def slope(self) -> float:
+        """d ln p / d|V| = a q / (k T) [1/V]."""
+        return self.constants["a"] / (BOLTZMANN_EV * self.constants["temperature"])
 
     @property
     def n_limit(self) -> float:

@@ -71,7 +71,7 @@ class ProgrammingConfig:
     n_pulses_max: int = 50  # pulse budget of one write
     pulses_per_write: float = 1.0  # pulses that one one_shot write is charged with
     t_pulse: float = 1e-6  # [s] width of a programming pulse
-    t_verify: float = 1e-6  # [s] read after each pulse (write_verify)
+    t_verify: float = 1e-6  # [s] read after each pulse (write_verify, or pulses_per_write > 1)
     e_pulse: float | None = None  # [J] energy of a pulse, where a source gives it
 
     def __post_init__(self) -> None:

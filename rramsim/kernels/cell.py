@@ -134,7 +134,7 @@ def add_stress(stress, count, attenuation, table, a_first, a_step, n_first, node
             column, v = 0, 0.0
             if wires:
                 x = (attenuation[i, j] - a_first) / a_step
-                column = min(max(int(math.floor(x)), 0), n_a - 2)
+                column = min(max(np.int64(math.floor(x)), 0), n_a - 2)
                 v = x - column
             value = table[i, row, column]
             if v > 0.0:
@@ -145,6 +145,26 @@ def add_stress(stress, count, attenuation, table, a_first, a_step, n_first, node
                     other += v * (table[i, row + 1, column + 1] - other)
                 value += u * (other - value)
             stress[i, j] += value
+
+
+@njit(cache=True, parallel=True, error_model="numpy")
+def add_stress_power(stress, count, v_cell, base, inverse_p_read, c1, slope, t_read, sign, signed):
+    """Stress [s] of solved cell voltages (n_vectors, n_wl, n_bl) under the power law.
+
+    Weight exp(L (1/p(v_read) - 1/p(v))) with p(v) = c1 exp(slope |v|) and L = max(base, 0);
+    its sign is that of the voltage where `signed`, and `sign` multiplies it.
+    """
+    n_bl = stress.shape[1]
+    for i in prange(stress.shape[0]):
+        for j in range(n_bl):
+            log_bracket = max(np.float64(base[min(np.int64(count[i, j]), base.shape[0] - 1)]), 0.0)
+            total = stress[i, j]
+            for k in range(v_cell.shape[0]):  # in the order of reads: chunks change no bit
+                v = v_cell[k, i, j]
+                if v != 0.0:
+                    weight = math.exp(log_bracket * (inverse_p_read - math.exp(-slope * abs(v)) / c1))
+                    total += (-sign if signed and v < 0.0 else sign) * weight * t_read
+            stress[i, j] = total
 
 
 @njit(cache=True, parallel=True, error_model="numpy")
