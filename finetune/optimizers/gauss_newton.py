@@ -13,6 +13,8 @@ from rramsim.checks import InputError
 
 __all__ = ["GaussNewton"]
 
+DAMPINGS = np.geomspace(1e-3, 1e3, 13)
+
 
 class GaussNewton(Optimizer):
     """Finite differences of all outputs along a few directions, then a damped step in their span.
@@ -77,13 +79,22 @@ class GaussNewton(Optimizer):
         pairs = np.stack([u, -u], axis=1).reshape(-1, self.n)
         return np.concatenate([np.zeros((1, self.n)), pairs])
 
-    def tell_outputs(self, outputs: ArrayLike, target: ArrayLike, error: float = 0.0) -> None:
+    def tell_outputs(
+        self,
+        outputs: ArrayLike,
+        target: ArrayLike,
+        error: float = 0.0,
+        groups: ArrayLike | None = None,
+    ) -> None:
         """Take measured outputs (n_points, n_outputs), the wanted ones (n_outputs,), and move.
 
         Parameters
         ----------
         error : float
             Standard error of a difference of two losses (mean squared residuals).
+        groups : integer ndarray, shape (n_outputs,), optional
+            Fold of each output. The damping is then the one that predicts held-out folds best, and
+            nothing moves where no damping would lower their error: noise and chance are not fitted.
         """
         outputs = np.asarray(outputs, dtype=np.float64)
         target = np.asarray(target, dtype=np.float64)
@@ -102,12 +113,16 @@ class GaussNewton(Optimizer):
         self.silent = 0 if gained else self.silent + 1
         self.best, self.best_loss = self.x.copy(), min(loss, self.best_loss)
         jacobian = (outputs[1::2] - outputs[2::2]) / (2.0 * self.perturbation)  # (q, n_outputs)
-        gram = jacobian @ jacobian.T
-        ridge = self.damping * np.trace(gram) / self.n_directions
-        if ridge > 0.0:
-            amounts = np.linalg.solve(gram + ridge * np.eye(self.n_directions), jacobian @ residual)
-            self.x = np.clip(self.x + self.scale * (amounts @ self.span()), self.lower, self.upper)
+        if groups is None:
+            damping: float | None = self.damping
             self.damping = max(0.7 * self.damping, 1e-3)
+        else:
+            damping = _held_out_damping(jacobian, residual, np.asarray(groups))
+        if damping is None:
+            self.silent += 1
+        else:
+            amounts = _solve(jacobian @ jacobian.T, jacobian @ residual, damping)
+            self.x = np.clip(self.x + self.scale * (amounts @ self.span()), self.lower, self.upper)
         self.step += 1
 
     def settle(self, loss: float | None = None) -> None:
@@ -131,3 +146,28 @@ class GaussNewton(Optimizer):
         super().load_state_dict(state)
         self.best = np.array(state["best"])
         self.best_loss, self.damping = float(state["best_loss"]), float(state["damping"])
+
+
+def _solve(gram: NDArray[np.float64], slope: NDArray[np.float64], damping: float) -> NDArray[np.float64]:
+    """Damped normal equations; directions without any effect get no amount."""
+    ridge = damping * np.trace(gram) / len(gram)
+    if not ridge > 0.0:
+        return np.zeros(len(gram))
+    return np.linalg.solve(gram + ridge * np.eye(len(gram)), slope)
+
+
+def _held_out_damping(
+    jacobian: NDArray[np.float64], residual: NDArray[np.float64], groups: NDArray[np.integer]
+) -> float | None:
+    """Damping with the least predicted error on held-out groups; None where standing still is best."""
+    gram, slope = jacobian @ jacobian.T, jacobian @ residual
+    error = np.zeros(DAMPINGS.size)
+    for group in np.unique(groups):
+        held = groups == group
+        part = jacobian[:, held]
+        gram_held, slope_held = part @ part.T, part @ residual[held]
+        for index, damping in enumerate(DAMPINGS):
+            amounts = _solve(gram - gram_held, slope - slope_held, damping)
+            error[index] += amounts @ gram_held @ amounts - 2.0 * (amounts @ slope_held)
+    best = int(error.argmin())
+    return float(DAMPINGS[best]) if error[best] < 0.0 else None

@@ -128,6 +128,20 @@ def test_gauss_newton_takes_a_bad_move_back():
     np.testing.assert_array_equal(optimizer.x, np.zeros(2))
 
 
+def test_gauss_newton_does_not_fit_chance():
+    """Outputs that answer to the parameters but whose residuals are pure noise: next to no move."""
+    rng = np.random.default_rng(4)
+    jacobian, groups = rng.normal(size=(20, 200)), np.arange(200) % 4
+    free, held = (GaussNewton(np.zeros(20), n_directions=20, kind="coordinates") for _ in range(2))
+    noise = rng.normal(size=200)
+    free.tell_outputs(free.ask() @ jacobian, noise)
+    held.tell_outputs(held.ask() @ jacobian, noise, groups=groups)
+    assert np.linalg.norm(held.x) < 0.3 * np.linalg.norm(free.x)
+    signal = GaussNewton(np.zeros(20), n_directions=20, kind="coordinates")
+    signal.tell_outputs(signal.ask() @ jacobian, np.ones(20) @ jacobian + noise, groups=groups)
+    np.testing.assert_allclose(signal.x, 1.0, atol=0.4)  # 5 standard errors of 1/sqrt(200)
+
+
 def test_directions_are_replayed_and_have_unit_covariance():
     for kind in ("rademacher", "normal", "sphere"):
         directions = Directions(4, kind, seed=5)
