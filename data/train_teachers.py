@@ -1,0 +1,367 @@
+"""Train the shipped teachers and export them to `data/teachers/`.
+
+    pip install "rramsim[train]" scikit-learn
+    python data/train_teachers.py                  # all three
+    python data/train_teachers.py resnet8_fashion --work checkpoints
+
+Seeds are fixed (the number of threads changes rounding, and so the last digits),
+and a checkpoint after every epoch lets a stopped run go on where it was. The
+choice between the last and the averaged weights is made on the validation images,
+which no teacher trains on; the test images are looked at once, at the very end.
+Fashion-MNIST is read from `--data`, else as `load_dataset("fashion_mnist_full")`
+finds it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from rramsim.datasets import Dataset, Split, load_dataset
+from rramsim.network import Network, Node
+
+HERE = Path(__file__).resolve().parent
+BATCH = 128
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one teacher is trained: SGD with Nesterov momentum on a one-cycle schedule."""
+
+    dataset: str
+    epochs: int
+    peak_rate: float
+    crop_pad: int  # random crop after padding by so many pixels
+    flip: bool
+    cutout: int = 0  # side of the blanked square [pixels]
+    weight_decay: float = 5e-4
+    ema_decay: float = 0.998  # per step
+    seed: int = 1
+
+
+RECIPES = {
+    "cnn_digits": Recipe("digits", epochs=60, peak_rate=0.1, crop_pad=1, flip=False, ema_decay=0.98),
+    "lenet5_fashion": Recipe(
+        "fashion_mnist_full", epochs=24, peak_rate=0.1, crop_pad=1, flip=True, weight_decay=3e-4
+    ),
+    "resnet8_fashion": Recipe(
+        "fashion_mnist_full", epochs=28, peak_rate=0.2, crop_pad=2, flip=True, weight_decay=3e-4
+    ),
+}
+
+
+class Block(nn.Module):
+    """Two 3x3 convolutions and a shortcut, which is a 1x1 convolution where the size changes."""
+
+    def __init__(self, c_in: int, c_out: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(c_in, c_out, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(c_out)
+        self.conv2 = nn.Conv2d(c_out, c_out, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(c_out)
+        self.shortcut = nn.Conv2d(c_in, c_out, 1, stride, bias=False) if stride > 1 else None
+        self.bn_shortcut = nn.BatchNorm2d(c_out) if stride > 1 else None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = F.relu(self.bn1(self.conv1(x)))
+        y = self.bn2(self.conv2(y))
+        if self.shortcut is not None:
+            x = self.bn_shortcut(self.shortcut(x))
+        return F.relu(x + y)
+
+
+class ResNet8(nn.Module):
+    """77,072 weights in nine convolutions (two of them shortcuts) and one linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 16, 3, 1, 1, bias=False)
+        self.bn = nn.BatchNorm2d(16)
+        self.block1, self.block2, self.block3 = Block(16, 16, 1), Block(16, 32, 2), Block(32, 64, 2)
+        self.fc = nn.Linear(64, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = F.relu(self.bn(self.conv(x)))
+        x = self.block3(self.block2(self.block1(x)))
+        return self.fc(x.mean((2, 3)))
+
+
+class LeNet5(nn.Module):
+    """61,470 weights; batch norm after both convolutions and both hidden linear layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(1, 6, 5, padding=2, bias=False), nn.BatchNorm2d(6)
+        self.conv2, self.bn2 = nn.Conv2d(6, 16, 5, bias=False), nn.BatchNorm2d(16)
+        self.fc1, self.bn3 = nn.Linear(400, 120, bias=False), nn.BatchNorm1d(120)
+        self.fc2, self.bn4 = nn.Linear(120, 84, bias=False), nn.BatchNorm1d(84)
+        self.fc3 = nn.Linear(84, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = F.max_pool2d(F.relu(self.bn1(self.conv1(x))), 2)
+        x = F.max_pool2d(F.relu(self.bn2(self.conv2(x))), 2)
+        x = F.relu(self.bn3(self.fc1(x.flatten(1))))
+        return self.fc3(F.relu(self.bn4(self.fc2(x))))
+
+
+class DigitsCNN(nn.Module):
+    """Two 3x3 convolutions and one linear layer for 8x8 digits: 1,864 weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(1, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8)
+        self.conv2, self.bn2 = nn.Conv2d(8, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16)
+        self.fc = nn.Linear(64, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = F.max_pool2d(F.relu(self.bn1(self.conv1(x))), 2)
+        x = F.max_pool2d(F.relu(self.bn2(self.conv2(x))), 2)
+        return self.fc(x.flatten(1))
+
+
+MODELS: dict[str, type[nn.Module]] = {
+    "cnn_digits": DigitsCNN,
+    "lenet5_fashion": LeNet5,
+    "resnet8_fashion": ResNet8,
+}
+
+
+def augment(x: torch.Tensor, recipe: Recipe, blank: float, generator: torch.Generator) -> torch.Tensor:
+    """Random crop, flip and cutout, drawn for each image."""
+    n, _, h, w = x.shape
+    pad = recipe.crop_pad
+    x = F.pad(x, (pad, pad, pad, pad), value=blank)
+    top, left = torch.randint(2 * pad + 1, (2, n, 1), generator=generator)
+    rows, columns = top + torch.arange(h), left + torch.arange(w)
+    if recipe.flip:
+        flipped = torch.rand(n, 1, generator=generator) < 0.5
+        columns = torch.where(flipped, columns.flip(1), columns)
+    x = x[torch.arange(n)[:, None, None], 0, rows[:, :, None], columns[:, None, :]][:, None]
+    if recipe.cutout:
+        y0, x0 = torch.randint(-recipe.cutout // 2, h - recipe.cutout // 2, (2, n, 1), generator=generator)
+        inside_y = (torch.arange(h) >= y0) & (torch.arange(h) < y0 + recipe.cutout)
+        inside_x = (torch.arange(w) >= x0) & (torch.arange(w) < x0 + recipe.cutout)
+        x = torch.where((inside_y[:, :, None] & inside_x[:, None, :])[:, None], blank, x)
+    return x
+
+
+@torch.no_grad()
+def logits_of(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    model.eval()
+    return torch.cat([model(part) for part in images.split(500)])
+
+
+def tensors(split: Split) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.tensor(split.images), torch.tensor(split.labels)
+
+
+def accuracy(model: nn.Module, split: Split) -> float:
+    images, labels = tensors(split)
+    return float((logits_of(model, images).argmax(1) == labels).double().mean())
+
+
+def train(name: str, data: Dataset, work: Path) -> tuple[nn.Module, dict[str, float]]:
+    """The trained model and its accuracies; resumes from `work/name.pt` where that exists."""
+    recipe = RECIPES[name]
+    torch.manual_seed(recipe.seed)
+    generator = torch.Generator().manual_seed(recipe.seed)
+    # convolutions run faster on two cores with channels last; the small pooling networks do not
+    layout = torch.channels_last if name == "resnet8_fashion" else torch.contiguous_format
+    model = MODELS[name]().to(memory_format=layout)
+    average = torch.optim.swa_utils.AveragedModel(
+        model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(recipe.ema_decay), use_buffers=True
+    )
+    images, labels = tensors(data["train"])
+    n_steps = len(images) // BATCH
+    # batch norm and biases are not decayed: decay would only shrink the logits
+    decayed = [p for p in model.parameters() if p.ndim > 1]
+    others = [p for p in model.parameters() if p.ndim <= 1]
+    optimizer = torch.optim.SGD(
+        [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}],
+        lr=recipe.peak_rate,
+        momentum=0.9,
+        nesterov=True,
+    )
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, recipe.peak_rate, total_steps=recipe.epochs * n_steps, pct_start=0.2, cycle_momentum=False
+    )
+    parts = {"model": model, "average": average, "optimizer": optimizer, "schedule": schedule}
+    checkpoint = work / f"{name}.pt"
+    first = 0
+    if checkpoint.exists():
+        state = torch.load(checkpoint, weights_only=True)
+        for key, part in parts.items():
+            part.load_state_dict(state[key])
+        generator.set_state(state["generator"])
+        first = state["epoch"]
+    blank = -data.mean / data.std
+    for epoch in range(first, recipe.epochs):
+        model.train()
+        begin, total = time.perf_counter(), 0.0
+        order = torch.randperm(len(images), generator=generator)[: n_steps * BATCH]
+        for batch in order.split(BATCH):
+            x = augment(images[batch], recipe, blank, generator).contiguous(memory_format=layout)
+            loss = F.cross_entropy(model(x), labels[batch])
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            average.update_parameters(model)
+            total += float(loss.detach())
+        state = {key: part.state_dict() for key, part in parts.items()}
+        state |= {"generator": generator.get_state(), "epoch": epoch + 1}
+        torch.save(state, checkpoint.with_suffix(".tmp"))
+        checkpoint.with_suffix(".tmp").replace(checkpoint)
+        print(
+            f"{name} epoch {epoch + 1}/{recipe.epochs} loss {total / n_steps:.4f} validation "
+            f"{accuracy(model, data['validation']):.4f} averaged "
+            f"{accuracy(average.module, data['validation']):.4f} {time.perf_counter() - begin:.0f} s",
+            flush=True,
+        )
+    best = max((model, average.module), key=lambda m: accuracy(m, data["validation"]))
+    return best.eval(), {split: accuracy(best, data[split]) for split in ("validation", "test")}
+
+
+class Exporter:
+    """Builds the nodes of a `Network` from torch modules, in order of execution."""
+
+    def __init__(self) -> None:
+        self.nodes: list[Node] = []
+
+    def add(self, name: str, op: str, *inputs: str, parameters: dict | None = None, **attributes: Any) -> str:
+        arrays = {key: value.detach().numpy().copy() for key, value in (parameters or {}).items()}
+        self.nodes.append(Node(name, op, inputs, attributes, arrays))
+        return name
+
+    def layer(self, name: str, module: nn.Module, x: str) -> str:
+        if isinstance(module, nn.Conv2d):
+            parameters = {"weight": module.weight.contiguous()}
+            attributes = {
+                "kernel_shape": list(module.kernel_size),
+                "strides": list(module.stride),
+                "pads": list(module.padding) * 2,
+                "group": module.groups,
+            }
+            return self.add(name, "Conv", x, parameters=parameters, **attributes)
+        if isinstance(module, nn.Linear):
+            parameters = {"weight": module.weight.T.contiguous()}
+            if module.bias is not None:
+                parameters["bias"] = module.bias
+            return self.add(name, "Gemm", x, parameters=parameters)
+        assert isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d))
+        parameters = {
+            "scale": module.weight,
+            "bias": module.bias,
+            "mean": module.running_mean,
+            "variance": module.running_var,
+        }
+        return self.add(name, "BatchNormalization", x, parameters=parameters, epsilon=module.eps)
+
+    def pool(self, name: str, x: str) -> str:
+        return self.add(name, "MaxPool", x, kernel_shape=[2, 2], strides=[2, 2])
+
+
+def export_resnet8(model: ResNet8) -> list[Node]:
+    e = Exporter()
+    x = e.add("relu", "Relu", e.layer("bn", model.bn, e.layer("conv", model.conv, "input")))
+    for name in ("block1", "block2", "block3"):
+        block = getattr(model, name)
+        y = e.layer(f"{name}.bn1", block.bn1, e.layer(f"{name}.conv1", block.conv1, x))
+        y = e.add(f"{name}.relu1", "Relu", y)
+        y = e.layer(f"{name}.bn2", block.bn2, e.layer(f"{name}.conv2", block.conv2, y))
+        if block.shortcut is not None:
+            x = e.layer(f"{name}.shortcut", block.shortcut, x)
+            x = e.layer(f"{name}.bn_shortcut", block.bn_shortcut, x)
+        x = e.add(f"{name}.relu", "Relu", e.add(f"{name}.add", "Add", x, y))
+    x = e.add("flatten", "Flatten", e.add("pool", "GlobalAveragePool", x))
+    e.layer("fc", model.fc, x)
+    return e.nodes
+
+
+def export_small(model: LeNet5 | DigitsCNN) -> list[Node]:
+    """The two convolutions of LeNet-5 and the digits network and the linear layers behind them."""
+    e = Exporter()
+    x = "input"
+    for i in (1, 2):
+        x = e.layer(f"conv{i}", getattr(model, f"conv{i}"), x)
+        x = e.add(f"relu{i}", "Relu", e.layer(f"bn{i}", getattr(model, f"bn{i}"), x))
+        x = e.pool(f"pool{i}", x)
+    x = e.add("flatten", "Flatten", x)
+    if isinstance(model, DigitsCNN):
+        e.layer("fc", model.fc, x)
+        return e.nodes
+    for i in (1, 2):
+        x = e.layer(
+            f"bn{i + 2}", getattr(model, f"bn{i + 2}"), e.layer(f"fc{i}", getattr(model, f"fc{i}"), x)
+        )
+        x = e.add(f"relu{i + 2}", "Relu", x)
+    e.layer("fc3", model.fc3, x)
+    return e.nodes
+
+
+def export(name: str, model: nn.Module, data: Dataset, accuracies: dict[str, float]) -> Network:
+    """The model as a `Network`, checked against torch on the test images.
+
+    The gap between the logits must stay below 1e-5 of the largest logit, plain float32 rounding.
+    """
+    model = model.to(memory_format=torch.contiguous_format).eval()
+    nodes = export_resnet8(model) if isinstance(model, ResNet8) else export_small(model)
+    metadata = {
+        "dataset": RECIPES[name].dataset.removesuffix("_full"),
+        "mean": data.mean,
+        "std": data.std,
+        "pixel_max": data["test"].pixel_max,
+        "validation_accuracy": accuracies["validation"],
+        "test_accuracy": accuracies["test"],
+        "script": "data/train_teachers.py",
+        "recipe": str(RECIPES[name]),
+        "versions": f"torch {torch.__version__.split('+')[0]}, numpy {np.__version__}",
+        "licence": "MIT",
+    }
+    network = Network(
+        nodes, input_shape=data.image_shape, output=nodes[-1].name, name=name, metadata=metadata
+    )
+    images = data["test"].images
+    expected = logits_of(model, torch.from_numpy(np.array(images))).numpy()
+    got = network.run(images)
+    error = np.abs(got - expected).max() / np.abs(expected).max()
+    right = float((got.argmax(1) == data["test"].labels).mean())
+    print(f"{name}: exported network differs by {error:.1e} of the largest logit, test accuracy {right:.4f}")
+    if error > 1e-5:
+        raise RuntimeError(f"the exported {name} does not reproduce torch's logits")
+    return network
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("names", nargs="*", help=f"of {', '.join(RECIPES)}; all without one")
+    parser.add_argument("--data", help="directory of the full Fashion-MNIST")
+    parser.add_argument("--work", type=Path, default=Path("results/teachers"), help="where checkpoints go")
+    parser.add_argument("--out", type=Path, default=HERE / "teachers")
+    parser.add_argument("--threads", type=int, default=2)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    if arguments.data:
+        os.environ["RRAMSIM_DATA"] = arguments.data
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    for name in arguments.names or RECIPES:
+        data = load_dataset(RECIPES[name].dataset)
+        model, accuracies = train(name, data, arguments.work)
+        export(name, model, data, accuracies).save(arguments.out / f"{name}.h5")
+        print(f"{name}: validation {accuracies['validation']:.4f}, test {accuracies['test']:.4f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
