@@ -196,8 +196,8 @@ def read_measurements(path: str | Path) -> Columns:
     if "cell" in columns:
         columns["cell"] = np.unique(columns["cell"], return_inverse=True)[1]
     g = columns["g_measured"]
-    if not (np.isfinite(g).all() and (g > 0.0).all()):
-        raise InputError(f"{path}: g_measured must be finite and > 0 siemens in every row")
+    if not (np.isfinite(g).all() and (g >= 0.0).all()):
+        raise InputError(f"{path}: g_measured must be finite and >= 0 siemens in every row")
     if g.max() > 1.0:
         raise InputError(
             f"{path}: g_measured reaches {g.max():g} S; must be siemens, were resistances given?"
@@ -310,6 +310,8 @@ def _standardise(
 
 
 def _fit_law(law: str, g: NDArray[np.float64], level: NDArray[np.int64], seed: int) -> LawFit:
+    if law == "lognormal" and (g <= 0.0).any():
+        return LawFit(law, -np.inf, 1.0, 0.0)
     z, spread = _standardise(law, g, level)
     log_likelihood = -0.5 * z @ z - np.log(spread[level]).sum() - 0.5 * len(g) * np.log(2 * np.pi)
     if law == "lognormal":
@@ -383,7 +385,7 @@ def _fit_drift(
     """Logarithmic or power law, whichever is likelier, from values paired with their first one."""
     from scipy.optimize import minimize
 
-    good = np.isfinite(g0) & (time > first) & (first > 0.0)
+    good = np.isfinite(g0) & (time > first) & (first > 0.0) & (g0 > 0.0) & (g > 0.0)
     if good.sum() < 5:
         return None
     g, g0, time, first = g[good], g0[good], time[good], first[good]
@@ -457,7 +459,12 @@ def _fit_disturb(
     several = np.ptp(v) > 1e-6
 
     def exponential(p: NDArray[np.float64]) -> NDArray[np.float64]:
-        weight = np.sinh(v / np.exp(p[1])) / np.sinh(v_read / np.exp(p[1])) if several else v / v_read
+        weight = v / v_read
+        if several:  # sinh(v/s) / sinh(v_read/s), free of overflow
+            s = np.exp(p[1])
+            weight = (
+                np.exp(np.minimum((v - v_read) / s, 500.0)) * np.expm1(-2 * v / s) / np.expm1(-2 * v_read / s)
+            )
         end = high if rising else low
         return end + (start - end) * np.exp(-seconds * weight / np.exp(p[0]))
 

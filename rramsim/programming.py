@@ -73,7 +73,7 @@ def write_verify(
     zero, zero_key = np.zeros(1), np.uint64(0)
     n_pulses, n_failed = np.zeros(n_wl, np.int64), np.zeros(n_wl, np.int64)
     kernels.write_verify(
-        np.arange(n_wl * n_bl).reshape(g.shape), everything, free, g_target.ravel(), g,
+        np.arange(n_wl * n_bl, dtype=np.int32).reshape(g.shape), everything, free, g_target.ravel(), g,
         kernels.Pulses(config.window, config.gain, config.scatter, config.scatter_floor,
                        config.sigma_gain, int(config.n_pulses_max)),
         random.key(seed, Cause.PULSE_SCATTER, *keys, 0), random.key(seed, Cause.PULSE_SCATTER, *keys, 1),

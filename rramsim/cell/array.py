@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rramsim import random
-from rramsim.cell.disturb import disturb_law
+from rramsim.cell.disturb import DisturbLaw, ExponentialLaw, PowerLaw, disturb_law
 from rramsim.cell.faults import draw_faults
 from rramsim.cell.laws import ErrorLaw, LognormalLaw, NormalLaw
 from rramsim.cell.noise import read_sigma
 from rramsim.cell.settings import CellsConfig, DisturbConfig, FaultsConfig
+from rramsim.cell.stress import add_histogram, add_solved
 from rramsim.checks import InputError, check_array
 from rramsim.kernels import cell as kernels
 from rramsim.kernels import write as write_kernels
@@ -23,8 +24,6 @@ __all__ = ["CellArray", "WriteReport"]
 
 _NONE = np.zeros((0, 0))
 _NONE_32 = np.zeros((0, 0), np.float32)
-_N_ATTENUATIONS = 65  # nodes of the fast mode's table; interpolation error < 0.1 % of the stress
-_N_COUNTS = 9  # nodes over write counts, where they spread further than this
 
 
 @dataclass(frozen=True)
@@ -144,15 +143,14 @@ class CellArray:
             self._key(Cause.DRIFT, 0),
             self._key(Cause.DRIFT, 1),
         )
-        self._drift_tables = tuple(
-            np.array(table or (0.0,))
-            for table in (drift.mean_polynomial, drift.sigma_polynomial, drift.sigma_offset)
-        )
+        self._mean = np.array(drift.mean_polynomial or (0.0,))
+        self._sigma = np.array(drift.sigma_polynomial or (0.0,))
+        self._sigma_offset = np.array(drift.sigma_offset or (0.0,))
         law, p, t_reference = self.disturb_law, 0.0, 1.0
         kind = law.kind if law is not None else kernels.DISTURB_OFF
-        if kind == kernels.DISTURB_POWER:
+        if isinstance(law, PowerLaw):
             p, t_reference = float(law.exponent(self.disturb.v_read)), law.constants["t0"]
-        elif kind == kernels.DISTURB_EXPONENTIAL:
+        elif isinstance(law, ExponentialLaw):
             t_reference = law.tau
         self._disturb = kernels.Disturb(kind, p, t_reference, self.disturb.cycles_before, low, high)
 
@@ -184,7 +182,7 @@ class CellArray:
 
     def _arrive(self) -> None:
         """Reset state: g_min with its own error, outside all counters."""
-        zeros = np.zeros(self.shape, np.int16)
+        zeros = np.zeros(self.shape, np.int32)
         count = np.zeros(self.shape, np.uint32)
         count -= np.uint32(1)  # the kernel counts up to 0
         everywhere = np.ones(self.shape, bool)
@@ -282,7 +280,7 @@ class CellArray:
                 f"levels must lie in 0 ... {self.scale.n_levels - 1}, got {wanted.min()} ... {wanted.max()}"
             )
         del wanted
-        levels = np.ascontiguousarray(levels, dtype=np.int16)  # one kernel for all integer kinds
+        levels = np.ascontiguousarray(levels, dtype=np.int32)  # one kernel for all integer kinds
         programming, n_failed = self.config.programming, 0
         if programming.method == "write_verify":
             pulses, failed = np.zeros(self.shape[0], np.int64), np.zeros(self.shape[0], np.int64)
@@ -356,27 +354,12 @@ class CellArray:
             return
         voltages = check_array(voltages, "voltages", shape=(None,), unit="V")
         counts = check_array(counts, "counts", shape=(self.shape[0], len(voltages)), minimum=0.0)
-        nodes, a_first, a_step = np.ones(1), 1.0, 1.0
-        wires = _NONE
         if attenuation is not None:
-            wires = check_array(attenuation, "attenuation", shape=self.shape)
-            a_first, last = float(wires.min()), float(wires.max())
-            if last - a_first < 1e-9:
-                last = a_first + 1e-6
-            nodes = np.linspace(a_first, last, _N_ATTENUATIONS)
-            a_step = nodes[1] - nodes[0]
-        used = counts.any(axis=0)
-        if not used.any():
-            return
-        counts, voltages = counts[:, used], voltages[used]
-        self.disturb_law.check_voltage(float(np.abs(voltages).max() * np.abs(nodes).max()))
-        n_nodes, n_first, node, fraction = self._count_nodes()
-        v = voltages * nodes[:, None, None]
-        weights = self.disturb_law.weight(np.abs(v), n_nodes[:, None]) * self._sign(v)
-        table = np.ascontiguousarray(
-            np.moveaxis(np.tensordot(counts, weights, axes=(1, 2)), 1, 2) * self.disturb.t_read
-        )
-        kernels.add_stress(self._stress, self._count, wires, table, a_first, a_step, n_first, node, fraction)
+            attenuation = check_array(attenuation, "attenuation", shape=self.shape)
+        add_histogram(
+            self._stress, self._count, self._count_max, self.disturb_law, self.disturb,
+            counts, voltages, attenuation,
+        )  # fmt: skip
         self._refresh()
 
     def add_cell_voltages(self, v_cell: ArrayLike, *, refresh: bool = True) -> None:
@@ -392,51 +375,9 @@ class CellArray:
         if self.disturb_law is None:
             return
         v_cell = check_array(v_cell, "v_cell", shape=(None, *self.shape), unit="V")
-        if len(v_cell) == 0:
-            return
-        self.disturb_law.check_voltage(float(np.abs(v_cell).max()))
-        law = self.disturb_law
-        if self._disturb.kind == kernels.DISTURB_POWER:
-            signed = self._polarity == "bipolar"
-            sign = 1.0 if signed else float(self._sign(np.ones(())))
-            base = law.log_bracket(np.arange(self._count_max + 1) + self.disturb.cycles_before)
-            kernels.add_stress_power(
-                self._stress, self._count, v_cell, base, float(1.0 / law.exponent(self.disturb.v_read)),
-                law.constants["c1"], law.slope, self.disturb.t_read, sign, signed,
-            )  # fmt: skip
-        else:
-            n_cycles = self._count.astype(float) + self.disturb.cycles_before
-            for v in v_cell:
-                self._stress += law.weight(np.abs(v), n_cycles) * self._sign(v) * self.disturb.t_read
+        add_solved(self._stress, self._count, self._count_max, self.disturb_law, self.disturb, v_cell)
         if refresh:
             self._refresh()
-
-    @property
-    def _polarity(self) -> str:
-        chosen = self.disturb.polarity
-        return self.disturb_law.polarity if chosen == "default" else chosen
-
-    def _sign(self, v: NDArray[np.float64]) -> Any:
-        """Sign and share of the stress of reads at voltages `v`."""
-        if self._polarity == "bipolar":
-            return np.sign(v)
-        return {"negative": -1.0, "positive": 1.0, "alternating": self.disturb.balance}[self._polarity]
-
-    def _count_nodes(self) -> tuple[NDArray[np.float64], int, NDArray[np.int64], NDArray[np.float64]]:
-        """Nodes over cycles, and where each write count lies among them."""
-        before = self.disturb.cycles_before
-        if not self.disturb_law.depends_on_cycles:
-            size = self._count_max + 1
-            return np.array([float(before)]), 0, np.zeros(size, np.int64), np.zeros(size)
-        first = int(self._count.min())
-        counts = np.arange(first, self._count_max + 1)
-        if len(counts) <= _N_COUNTS:
-            return before + counts.astype(float), first, np.arange(len(counts)), np.zeros(len(counts))
-        nodes = np.unique(np.round(np.geomspace(before + first + 1, before + self._count_max + 1, _N_COUNTS)))
-        nodes -= 1.0
-        place = np.interp(counts + before, nodes, np.arange(len(nodes)))
-        node = np.minimum(place.astype(np.int64), len(nodes) - 1)
-        return nodes, first, node, place - node
 
     # -- state ------------------------------------------------------------------------------------
 
@@ -455,25 +396,27 @@ class CellArray:
         if self._g is self._g_written:
             return
         base = np.zeros(1, np.float32)
-        if self._disturb.kind == kernels.DISTURB_POWER:
+        law = self.disturb_law
+        if isinstance(law, PowerLaw):
             cycles = np.arange(self._count_max + 1) + self.disturb.cycles_before
-            self.disturb_law.check_cycles(float(cycles[-1]))
-            base = self.disturb_law.log_bracket(cycles).astype(np.float32)
+            law.check_cycles(float(cycles[-1]))
+            base = law.log_bracket(cycles).astype(np.float32)
         kernels.refresh(
             self._g_written, self.clock, self._t_write, self._count, self._stuck, self._stress,
-            self._susceptibility, self._drift, *self._drift_tables, self._disturb, base, self._g,
+            self._susceptibility, self._drift, self._mean, self._sigma, self._sigma_offset,
+            self._disturb, base, self._g,
         )  # fmt: skip
-        if self._disturb.kind == kernels.DISTURB_TABLE:
-            self._apply_user_law()
+        if law is not None and law.kind == kernels.DISTURB_TABLE:
+            self._apply_user_law(law)
         if self._captured.size:
             self._apply_traps()
 
-    def _apply_user_law(self) -> None:
+    def _apply_user_law(self, law: DisturbLaw) -> None:
         low, high = self.scale.g_min, self.scale.g_max
         for i in range(self.shape[0]):  # a word line at a time bounds the memory
             s = self._susceptibility[i] if self._susceptibility.size else 1.0
             cycles = self._count[i].astype(float) + self.disturb.cycles_before
-            r = np.asarray(self.disturb_law.remaining(np.abs(self._stress[i]), cycles, s))
+            r = np.asarray(law.remaining(np.abs(self._stress[i]), cycles, s))
             g = self._g[i].astype(float)
             falling = np.where(g > low, low + (g - low) * r, g)
             rising = np.where(g < high, high - (high - g) * r, g)

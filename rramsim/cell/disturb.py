@@ -89,8 +89,8 @@ class DisturbLaw:
 
     def weight(self, v: ArrayLike, n_cycles: ArrayLike) -> NDArray[np.float64]:
         """Stress of a read at |V| = v relative to one at `v_read`; 0 at v = 0. Broadcasts."""
-        v = np.abs(np.asarray(v, float))
-        return np.broadcast_to(v / self.v_read, np.broadcast_shapes(v.shape, np.shape(n_cycles)))
+        size = np.abs(np.asarray(v, float))
+        return np.broadcast_to(size / self.v_read, np.broadcast_shapes(size.shape, np.shape(n_cycles)))
 
     def remaining(
         self, seconds: ArrayLike, n_cycles: ArrayLike, susceptibility: ArrayLike = 1.0
@@ -161,11 +161,11 @@ class PowerLaw(DisturbLaw):
         return self.constants["t0"] * np.exp(self.log_bracket(n_cycles) / self.exponent(v))
 
     def weight(self, v: ArrayLike, n_cycles: ArrayLike) -> NDArray[np.float64]:
-        v = np.asarray(v, float)
+        volts = np.asarray(v, float)
         # past the cycles where the bracket reaches 1, t_t no longer orders with voltage
         bracket = np.maximum(self.log_bracket(n_cycles), 0.0)
-        exponent = bracket * (1.0 / self.exponent(self.v_read) - 1.0 / self.exponent(v))
-        return np.where(v == 0.0, 0.0, np.exp(exponent))
+        exponent = bracket * (1.0 / self.exponent(self.v_read) - 1.0 / self.exponent(volts))
+        return np.where(volts == 0.0, 0.0, np.exp(exponent))
 
     def remaining(
         self, seconds: ArrayLike, n_cycles: ArrayLike, susceptibility: ArrayLike = 1.0
@@ -199,9 +199,8 @@ class ExponentialLaw(DisturbLaw):
         v_scale = self.constants.get("v_scale", 0.0)
         if v_scale == 0.0:
             return super().weight(v, n_cycles)
-        v = np.abs(np.asarray(v, float))
-        ratio = np.sinh(v / v_scale) / np.sinh(self.v_read / v_scale)
-        return np.broadcast_to(ratio, np.broadcast_shapes(v.shape, np.shape(n_cycles)))
+        ratio = np.sinh(np.abs(np.asarray(v, float)) / v_scale) / np.sinh(self.v_read / v_scale)
+        return np.broadcast_to(ratio, np.broadcast_shapes(ratio.shape, np.shape(n_cycles)))
 
     def remaining(
         self, seconds: ArrayLike, n_cycles: ArrayLike, susceptibility: ArrayLike = 1.0

@@ -31,8 +31,9 @@ def read_sigma(
     noise switches faster than reads: two-valued, represented by its variance.
     """
     noise = config.read_noise
-    fast_trap = trap is not None and trap.size > 0
-    if not noise.enabled and not fast_trap:
+    if trap is not None and trap.size == 0:
+        trap = None
+    if not noise.enabled and trap is None:
         return None
     sigma = np.empty(g.shape, np.float32)
     for i in range(g.shape[0]):  # a word line at a time bounds the memory
@@ -45,7 +46,7 @@ def read_sigma(
             amplitude = noise.log_coefficient * np.log10(np.maximum(x, 1e-12)) * noise.g_reference
             grown = np.log((np.maximum(seconds[i], noise.t_read) + noise.t_read) / (2.0 * noise.t_read))
             variance += amplitude**2 * grown
-        if fast_trap:
+        if trap is not None:
             p = config.telegraph.occupancy
             change = g_row - g_row / (1.0 + telegraph_amplitude(g_row, config))
             variance += trap[i] * p * (1.0 - p) * change**2

@@ -75,16 +75,14 @@ class Preset:
     def faults(self, **overrides: Any) -> Any:
         """`FaultsConfig` of this preset."""
         from rramsim.cell.settings import FaultsConfig
-        from rramsim.config import parse
 
-        return parse(FaultsConfig, {**self.tables.get("faults", {}), **overrides}, "faults")
+        return FaultsConfig(preset=self.name, **overrides)
 
     def disturb(self, **overrides: Any) -> Any:
-        """`DisturbConfig` of this preset; off unless its source gives a law."""
+        """`DisturbConfig` of this preset."""
         from rramsim.cell.settings import DisturbConfig
-        from rramsim.config import parse
 
-        return parse(DisturbConfig, {**self.tables.get("disturb", {}), **overrides}, "disturb")
+        return DisturbConfig(preset=self.name, **overrides)
 
 
 def list_presets() -> tuple[str, ...]:
@@ -93,7 +91,6 @@ def list_presets() -> tuple[str, ...]:
     return tuple(sorted(e.name.removesuffix(".toml") for e in folder.iterdir() if e.name.endswith(".toml")))
 
 
-@functools.lru_cache(maxsize=64)
 def load_preset(name: str) -> Preset:
     """A shipped preset by name, or a TOML file of your own by path (ends in .toml).
 
@@ -107,8 +104,15 @@ def load_preset(name: str) -> Preset:
     if str(name).endswith(".toml"):
         path = Path(name)
         return _parse(read_toml(path), path.stem, str(path), shipped=False, name=str(name))
+    return _load_shipped(str(name))
+
+
+@functools.lru_cache(maxsize=64)
+def _load_shipped(name: str) -> Preset:
+    from rramsim.config import read_toml
+
     if name not in list_presets():
-        raise InputError(f"unknown preset {name!r}; {nearest_name(str(name), list_presets())}")
+        raise InputError(f"unknown preset {name!r}; {nearest_name(name, list_presets())}")
     with resources.as_file(resources.files("rramsim") / "presets" / f"{name}.toml") as path:
         return _parse(read_toml(path), name, f"preset {name}", shipped=True, name=name)
 

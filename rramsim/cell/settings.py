@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from rramsim.cell.levels import LevelScale
@@ -28,9 +28,25 @@ __all__ = [
 ]
 
 
+OPEN: Any = None
+"""Default of a field that a preset or a default fills after construction: never None for readers."""
+
+
 def _need(condition: bool, message: str) -> None:
     if not condition:
         raise InputError(message)
+
+
+def _resolve(settings: Any, table: str, defaults: dict[str, Any]) -> None:
+    """Fill open fields from the table of the preset, then from `defaults`."""
+    from rramsim.cell.presets import load_preset
+
+    if any(getattr(settings, name) is None for name in defaults):
+        known = load_preset(settings.preset).tables.get(table) if settings.preset else {}
+        _need(known is not None, f"preset {settings.preset!r} has no table [{table}]")
+        for name, value in {**defaults, **(known or {})}.items():
+            if getattr(settings, name) is None:
+                object.__setattr__(settings, name, value)
 
 
 def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
@@ -210,31 +226,32 @@ class CellsConfig:
     """
 
     preset: str | None = None  # name of a shipped preset, or the path of a TOML file
-    n_levels: int | None = None
-    g_max: float | None = None  # [S] highest programmed conductance
+    n_levels: int = OPEN
+    g_max: float = OPEN  # [S] highest programmed conductance
     g_min: float | None = None  # [S] lowest programmed conductance
     on_off_ratio: float | None = None  # g_max / g_min
-    spacing: str | None = None  # "conductance" or "resistance"
+    spacing: str = OPEN  # "conductance" or "resistance"
     levels: tuple[float, ...] | None = None  # [S] explicit levels, ascending
-    law: str | None = None  # "lognormal", "additive", "normal" or a registered one
+    law: str = OPEN  # "lognormal", "additive", "normal" or a registered one
     sigma: float | None = None
     sigma_levels: tuple[float, ...] | None = None
     sigma_conductance: tuple[float, ...] | None = None  # [S]
     sigma_polynomial: tuple[float, ...] | None = None  # [S]
     g_polynomial: float | None = None  # [S]
-    fixed_fraction: float | None = None  # f: share of the variance that is fixed per cell
-    iv_alpha: float | None = None  # [1/V] I = G sinh(iv_alpha V) / iv_alpha; 0 is linear
-    programming: ProgrammingConfig | None = None
-    relaxation: RelaxationConfig | None = None
-    drift: DriftConfig | None = None
-    read_noise: ReadNoiseConfig | None = None
-    telegraph: TelegraphConfig | None = None
-    endurance: EnduranceConfig | None = None
+    fixed_fraction: float = OPEN  # f: share of the variance that is fixed per cell
+    iv_alpha: float = OPEN  # [1/V] I = G sinh(iv_alpha V) / iv_alpha; 0 is linear
+    programming: ProgrammingConfig = OPEN
+    relaxation: RelaxationConfig = OPEN
+    drift: DriftConfig = OPEN
+    read_noise: ReadNoiseConfig = OPEN
+    telegraph: TelegraphConfig = OPEN
+    endurance: EnduranceConfig = OPEN
 
     def __post_init__(self) -> None:
         from rramsim.cell.presets import preset_cells
 
-        _fill(self, preset_cells(self.preset or "generic", self.n_levels))
+        if any(getattr(self, name) is None for name in _COMPLETE):
+            _fill(self, preset_cells(self.preset or "generic", self.n_levels))
         kinds = {
             "programming": ProgrammingConfig,
             "relaxation": RelaxationConfig,
@@ -279,7 +296,10 @@ class CellsConfig:
     @property
     def scale(self) -> LevelScale:
         """The levels as conductances."""
-        g_min = self.g_min if self.g_min is not None else self.g_max / self.on_off_ratio
+        g_min = self.g_min
+        if g_min is None:
+            assert self.on_off_ratio is not None  # by _check
+            g_min = self.g_max / self.on_off_ratio
         return LevelScale(self.n_levels, g_min, self.g_max, self.levels or self.spacing)
 
     def error_law(self) -> Any:
@@ -289,6 +309,10 @@ class CellsConfig:
         return error_law(self.scale, self)
 
 
+_COMPLETE = (
+    "n_levels", "g_max", "law", "spacing", "fixed_fraction", "iv_alpha", "programming", "relaxation", "drift",
+    "read_noise", "telegraph", "endurance",
+)  # fmt: skip
 _SIGMAS = ("sigma", "sigma_levels", "sigma_conductance", "sigma_polynomial")
 _WINDOW = ("g_min", "on_off_ratio")
 
@@ -330,13 +354,15 @@ class FaultsConfig:
     > 1 faults come in square patches of about that many cells, at the same mean rate.
     """
 
-    stuck_low_rate: float = 0.0
-    stuck_high_rate: float = 0.0
+    preset: str | None = None  # fills what is not given here
+    stuck_low_rate: float = OPEN  # fraction of cells; default 0
+    stuck_high_rate: float = OPEN  # fraction of cells; default 0
     g_stuck_low: float | None = None  # [S] default g_min
     g_stuck_high: float | None = None  # [S] default g_max
-    cluster_cells: int = 1
+    cluster_cells: int = OPEN  # default 1: independent cells
 
     def __post_init__(self) -> None:
+        _resolve(self, "faults", {"stuck_low_rate": 0.0, "stuck_high_rate": 0.0, "cluster_cells": 1})
         _finite(self)
         total = self.stuck_low_rate + self.stuck_high_rate
         _need(total <= 1.0, f"stuck_low_rate + stuck_high_rate must be <= 1, got {total:g}")
@@ -355,19 +381,23 @@ class DisturbConfig:
     cell voltages of every vector), `off`.
     """
 
-    law: str = "none"  # "power", "exponential", "drift" or a registered one
-    v_read: float = 0.2  # [V] read voltage to which stress times are referred
-    t_read: float = 100e-9  # [s] width of a read pulse
-    polarity: str = "default"
-    balance: float = 0.0  # residue of alternating reads
-    cycles_before: int = 0  # SET/RESET cycles before delivery
-    mode: str = "fast"
-    state_step: int = 4096  # vectors between updates of conductances
-    parameters: dict[str, float] = field(default_factory=dict)  # constants of the law
+    preset: str | None = None  # fills what is not given here
+    law: str = OPEN  # "none" (default), "power", "exponential", "drift" or a registered one
+    v_read: float = OPEN  # [V] read voltage to which stress times are referred; default 0.2
+    t_read: float = OPEN  # [s] width of a read pulse; default 100e-9
+    polarity: str = OPEN  # default "default"
+    balance: float = OPEN  # residue of alternating reads; default 0
+    cycles_before: int = OPEN  # SET/RESET cycles before delivery; default 0
+    mode: str = OPEN  # default "fast"
+    state_step: int = OPEN  # vectors between updates of conductances; default 4096
+    parameters: dict[str, float] = OPEN  # constants of the law that differ from its defaults
 
     def __post_init__(self) -> None:
         from rramsim.cell.disturb import disturb_law
 
+        defaults = {"law": "none", "v_read": 0.2, "t_read": 100e-9, "polarity": "default", "balance": 0.0,
+                    "cycles_before": 0, "mode": "fast", "state_step": 4096, "parameters": {}}  # fmt: skip
+        _resolve(self, "disturb", defaults)
         _finite(self)
         _one_of("mode", self.mode, ("fast", "exact", "off"))
         _one_of("polarity", self.polarity, ("default", "negative", "positive", "bipolar", "alternating"))
