@@ -8,6 +8,7 @@ Arrays of non-linear cells solve the circuit for every vector (slow).
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,15 +37,24 @@ class LayerArray:
         Line resistances; None for ideal wires.
     per_line : bool
         Channels are single bit lines.
+    tolerance : float
+        Change of a cell, relative to its tile's largest conductance, below which the tile's
+        solution is kept (for drifting cells on wires; 0 solves after every change).
     """
 
     def __init__(
-        self, layout: TileLayout, cells: CellArray, wires: WiresConfig | None, *, per_line: bool = False
+        self,
+        layout: TileLayout,
+        cells: CellArray,
+        wires: WiresConfig | None,
+        *,
+        per_line: bool = False,
+        tolerance: float = 0.0,
     ) -> None:
         self.layout = layout
         self.cells = cells
         self.wires = wires
-        self.alpha = cells.config.alpha
+        self.alpha = cells.config.iv_alpha
         plus, minus = layout.line_of[:, 0::2], layout.line_of[:, 1::2]
         if layout.reference_lines.size:
             plus, minus = layout.line_of, layout.reference_of[:, None]
@@ -52,9 +62,13 @@ class LayerArray:
         self._minus = None if per_line else minus.ravel()
         self._effective = np.empty((layout.n_rows, layout.n_lines), dtype=np.float32)
         self._matrix = np.empty((layout.n_rows, self._plus.size), dtype=np.float32)
-        self._attenuation: NDArray[np.float32] | None = None
+        self._solved: NDArray[np.float32] | None = None  # conductances of each tile's last solution
+        self.tolerance = tolerance
+        self.worst_change = 0.0  # largest relative change of a cell left unsolved so far
+        self.n_solved = 0  # tiles solved so far
         self._variance: NDArray[np.float32] | None = None
         self._reference_variance: NDArray[np.float32] | None = None
+        self._packed: tuple[NDArray[Any], ...] | None = None
         self._seen_version = -1
 
     @property
@@ -62,9 +76,18 @@ class LayerArray:
         """Whether a matrix describes the arrays."""
         return self.alpha == 0.0
 
-    def invalidate(self) -> None:
-        """Forget cached matrices, as after loading another state."""
+    @property
+    def solved_conductance(self) -> NDArray[np.float32] | None:
+        """Conductances [S] that the present wire solutions belong to; None without wires."""
+        return None if self._solved is None else self._solved.copy()
+
+    def restore(self, solved: NDArray[np.float32] | None) -> None:
+        """Take up cached matrices as they were when `solved_conductance` was saved."""
         self._seen_version = -1
+        self._packed = None
+        self._solved = None
+        if solved is not None:
+            self._solve_wires(solved)
 
     def tiles(self) -> list[tuple[slice, slice]]:
         """Word-line and bit-line range of each tile, row tile by row tile."""
@@ -75,7 +98,11 @@ class LayerArray:
         ]
 
     def refresh(self) -> None:
-        """Bring cached matrices up to the cells' present state."""
+        """Bring cached matrices up to the cells' present state.
+
+        With wires, a tile is solved again when a cell in it has changed by more than
+        `tolerance` of the tile's largest conductance since the tile's last solution.
+        """
         if self._seen_version == self.cells.version:
             return
         g = self.cells.conductance
@@ -93,10 +120,22 @@ class LayerArray:
     def _solve_wires(self, g: NDArray[np.floating]) -> None:
         from rramsim.solver import effective_conductances
 
+        assert self.wires is not None
         tiles = self.tiles()
-        solved = effective_conductances([np.asarray(g[tile], dtype=np.float64) for tile in tiles], self.wires)
-        for tile, matrix in zip(tiles, solved, strict=True):
+        if self._solved is None:
+            self._solved = np.full(g.shape, np.nan, dtype=np.float32)
+        stale = []
+        for tile in tiles:
+            change = np.abs(g[tile] - self._solved[tile]).max()  # NaN before the first solution
+            if not change <= self.tolerance * g[tile].max():
+                stale.append(tile)
+            else:
+                self.worst_change = max(self.worst_change, float(change / g[tile].max()))
+        solved = effective_conductances([np.asarray(g[tile], dtype=np.float64) for tile in stale], self.wires)
+        for tile, matrix in zip(stale, solved, strict=True):
             self._effective[tile] = matrix
+            self._solved[tile] = g[tile]
+        self.n_solved += len(stale)
 
     def _refresh_variance(self, g: NDArray[np.floating]) -> None:
         sigma = self.cells.read_sigma()
@@ -114,30 +153,72 @@ class LayerArray:
         references = self.layout.reference_lines
         self._reference_variance = variance[:, references] if references.size else None
 
-    def matrix(self, rows: slice) -> NDArray[np.float32]:
-        """Effective channel conductance [S] of one row tile, shape (rows, n_channels)."""
-        self.refresh()
-        return self._matrix[rows]
+    @property
+    def n_channels(self) -> int:
+        """Conversions per row tile."""
+        return self._plus.size
 
-    def variances(self, rows: slice) -> tuple[NDArray[np.float32] | None, NDArray[np.float32] | None]:
-        """Read-noise variances [S^2] of one row tile: own cells per channel, and reference lines."""
-        self.refresh()
-        if self._variance is None:
-            return None, None
-        reference = self._reference_variance
-        return self._variance[rows], None if reference is None else reference[rows]
+    def packed(self) -> tuple[NDArray[Any], ...]:
+        """What `rramsim.kernels.read` needs of a linear array, brought up to date.
 
-    def reference_of_channel(self) -> NDArray[np.int64]:
+        Returns
+        -------
+        weights, variances, references : float32, flat
+            Row tile after row tile, each (n_channels, rows): effective channel conductance [S],
+            read-noise variance of its own cells [S^2], and (n_references, rows) that of the
+            reference lines; the last two empty without read noise.
+        reference_of : int64 (n_channels,)
+            Position of each channel's reference line.
+        """
+        if self._packed is None or self._seen_version != self.cells.version:
+            self.refresh()
+            empty = np.empty((self.layout.n_rows, 0), dtype=np.float32)
+            parts = (
+                self._matrix,
+                empty if self._variance is None else self._variance,
+                empty if self._reference_variance is None else self._reference_variance,
+            )
+            flat = [
+                np.concatenate([part[a:b].T.ravel() for a, b in self.layout.row_tiles]).astype(np.float32)
+                for part in parts
+            ]
+            self._packed = (*flat, self._reference_of_channel())
+        return self._packed
+
+    def _reference_of_channel(self) -> NDArray[np.int64]:
         """Position of each channel's reference line among the reference lines."""
         return np.searchsorted(self.layout.reference_lines, self.layout.reference_of)
+
+    def attenuation(self) -> NDArray[np.float64] | None:
+        """Voltage across each cell over its driver's, all lines driven alike; None without wires."""
+        if self.wires is None:
+            return None
+        from rramsim.solver import attenuation
+
+        g = self.cells.conductance
+        result = np.empty(g.shape)
+        for tile in self.tiles():
+            result[tile] = attenuation(np.asarray(g[tile], dtype=np.float64), self.wires)
+        return result
+
+    def cell_voltages(self, v_in: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Voltage [V] across every cell, shape (n_vectors, n_rows, n_lines), for inputs [V]."""
+        g = self.cells.conductance
+        if self.wires is None:
+            return np.repeat(v_in[:, :, None], g.shape[1], axis=2)
+        from rramsim.solver import cell_voltages
+
+        result = np.empty((len(v_in), *g.shape))
+        for rows, lines in self.tiles():
+            tile = np.asarray(g[rows, lines], dtype=np.float64)
+            result[:, rows, lines] = cell_voltages(tile, v_in[:, rows], self.wires)
+        return result
 
     def currents(self, rows: slice, v_in: NDArray[np.float32]) -> NDArray[np.float32]:
         """Channel currents [A] of one row tile for inputs [V], shape (n_vectors, n_channels)."""
         if self.linear:
-            return v_in @ self.matrix(rows)
-        return self._solve_nonlinear(rows, v_in)
-
-    def _solve_nonlinear(self, rows: slice, v_in: NDArray[np.float32]) -> NDArray[np.float32]:
+            self.refresh()
+            return v_in @ self._matrix[rows]
         g = np.asarray(self.cells.conductance[rows], dtype=np.float64)
         lines = np.empty((v_in.shape[0], self.layout.n_lines))
         v = np.asarray(v_in, dtype=np.float64)

@@ -15,6 +15,8 @@ from rramsim.array import LayerArray
 from rramsim.cell import CellArray, CellsConfig, DisturbConfig, FaultsConfig
 from rramsim.checks import InputError, nearest_name
 from rramsim.kernels import read as read_kernels
+from rramsim.kernels.read import Geometry
+from rramsim.lowered import WindowCodes, border_classes
 from rramsim.mapping import MappingConfig, TileLayout, conductance_unit, reference_level
 from rramsim.periphery import ConverterConfig, adc_code_max, dac_codes
 from rramsim.protocol import Datasheet, LayerCosts, LayerInfo, Ledger, Reading
@@ -23,7 +25,8 @@ from rramsim.wiring import WiresConfig
 
 __all__ = ["ChipConfig", "SimulatedChip"]
 
-CHUNK_ELEMENTS = 1 << 18  # codes per chunk: the float copy of a chunk stays in the second-level cache
+EXACT_VECTORS = 64  # vectors per solve of cell voltages in disturb mode 'exact'
+BLOCK_ELEMENTS = 1 << 18  # codes laid out at a time: their float copy stays in the second-level cache
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,12 +39,13 @@ class ChipConfig:
     faults: FaultsConfig = field(default_factory=FaultsConfig)
     disturb: DisturbConfig = field(default_factory=DisturbConfig)
     wires: WiresConfig | None = None
+    state_tolerance: float = 1e-4  # change of a cell over g_max that makes a wired tile be solved again
 
     def __post_init__(self) -> None:
         if self.converters.adc_per_line and self.mapping.kind == "reference":
             raise InputError("adc_per_line needs differential or sliced mapping, got reference")
-        if self.cells.alpha and self.disturb.mode == "exact":
-            raise InputError("disturb.mode 'exact' needs linear cells (alpha = 0); choose 'fast'")
+        if self.cells.iv_alpha and self.disturb.enabled and self.disturb.mode == "exact":
+            raise InputError("disturb.mode 'exact' needs linear cells (iv_alpha = 0); choose 'fast'")
 
 
 class _Layer:
@@ -57,6 +61,7 @@ class _Layer:
         self.costs = LayerCosts(weight_cells=info.n_cells)
         self.adc_key, self.read_key = (np.uint64(k) for k in noise)
         self.reference_written = False
+        self.histogram: NDArray[Any] | None = None  # reads per word line and code that have not acted yet
 
 
 class SimulatedChip:
@@ -90,7 +95,7 @@ class SimulatedChip:
         self._layers: dict[str, _Layer] = {}
         for name, (n_rows, n_cols) in shapes.items():
             self._layers[name] = self._build_layer(name, int(n_rows), int(n_cols))
-        self._infos = MappingProxyType({name: layer.info for name, layer in self._layers.items()})
+        self._infos = {name: layer.info for name, layer in self._layers.items()}
 
     def _build_layer(self, name: str, n_rows: int, n_cols: int) -> _Layer:
         config = self.config
@@ -99,7 +104,13 @@ class SimulatedChip:
         cells = CellArray(
             (n_rows, layout.n_lines), config.cells, config.faults, config.disturb, seed=self.seed, keys=keys
         )
-        array = LayerArray(layout, cells, config.wires, per_line=config.converters.adc_per_line)
+        array = LayerArray(
+            layout,
+            cells,
+            config.wires,
+            per_line=config.converters.adc_per_line,
+            tolerance=config.state_tolerance,
+        )
         info = LayerInfo(
             name=name,
             n_rows=n_rows,
@@ -137,7 +148,7 @@ class SimulatedChip:
     @property
     def layers(self) -> Mapping[str, LayerInfo]:
         """Shapes by name."""
-        return self._infos
+        return MappingProxyType(self._infos)
 
     @property
     def ledger(self) -> Ledger:
@@ -165,6 +176,7 @@ class SimulatedChip:
             line_levels[:, layout.reference_lines] = reference_level(len(self._levels))
             line_mask[:, layout.reference_lines] = True
             item.reference_written = True
+        self._advance(item)
         report = item.array.cells.write(line_levels, line_mask)
         costs = item.costs
         costs.cell_writes += int(report.n_cells)
@@ -183,57 +195,63 @@ class SimulatedChip:
         """Set converter ranges; see `ChipProtocol.configure`."""
         item = self._layer(layer)
         if input_range is not None:
+            self._advance(item)  # codes counted so far stand for voltages of the old range
             low, high = (float(v) for v in input_range)
             if not (high > 0 and (low == 0 or low == -high)):
                 raise InputError(
-                    f"input_range of {layer!r} must be (0, v) or (-v, v) with v > 0 V, got ({low:g}, {high:g})"
+                    f"input_range of {layer!r} must be (0, v) or (-v, v), v > 0 V, got ({low:g}, {high:g})"
                 )
             if high > self.config.converters.v_read * (1 + 1e-9):
                 raise InputError(
                     f"input_range of {layer!r} must not exceed v_read = {self.config.converters.v_read:g} V, "
                     f"got {high:g} V"
                 )
-            item.signed, item.v_full = low < 0, high
+            item.signed, item.v_full, item.histogram = low < 0, high, None
         if output_range is not None:
             output_range = float(output_range)
             if not (np.isfinite(output_range) and output_range > 0):
                 raise InputError(f"output_range of {layer!r} must be > 0 A, got {output_range:g}")
             item.output_range = output_range
 
-    def mvm(self, layer: str, codes: NDArray[Any], per_tile: bool = False) -> Reading:
+    def mvm(self, layer: str, codes: NDArray[Any] | WindowCodes, per_tile: bool = False) -> Reading:
         """Multiply vectors by the stored matrix; see `ChipProtocol.mvm`."""
         item = self._layer(layer)
         info, converters = item.info, self.config.converters
         if item.output_range == 0.0:
             raise InputError(f"layer {layer!r} has no output_range yet: call configure(...) before mvm(...)")
         low, high = dac_codes(converters.dac_bits, item.signed)
-        codes = _integers(codes, f"codes of {layer!r}", (None, info.n_rows), low, high)
-        n_vectors, n_tiles = codes.shape[0], len(info.row_tiles)
+        name = f"codes of {layer!r}"
+        if isinstance(codes, WindowCodes):
+            if codes.shape[1] != info.n_rows:
+                raise InputError(f"{name} must have shape (any, {info.n_rows}), got {codes.shape}")
+            data = _integers(codes.maps, name, (None,) * 4, low, high)
+            vectors_each = codes.geometry.out_h * codes.geometry.out_w
+        else:
+            data = _integers(codes, name, (None, info.n_rows), low, high)
+            vectors_each = 1
+        data = data.astype(np.int16 if converters.dac_bits <= 15 else np.int32, copy=False)
+        n_vectors = len(data) * vectors_each
         total_type = np.int32 if self._code_bound(item) < 2**31 else np.int64
-        shape = (n_vectors, n_tiles, info.n_cols) if per_tile else (n_vectors, 1, info.n_cols)
-        total = np.zeros(shape, dtype=total_type)
-        saturated = np.zeros(shape, dtype=np.bool_)
-        step = max(1, CHUNK_ELEMENTS // info.n_rows)
-        for first, last in self._chunks(item, n_vectors, step):
-            chunk = codes[first:last]
-            for tile, (top, bottom) in enumerate(info.row_tiles):
-                out = tile if per_tile else 0
-                self._read_tile(
-                    item, tile, chunk[:, top:bottom], total[first:last, out], saturated[first:last, out]
-                )
-            if self._leaves_traces:
-                self._disturb(item, chunk)
-            item.n_read += last - first
+        shape = (len(info.row_tiles) if per_tile else 1, info.n_cols, n_vectors)
+        total, saturated = np.zeros(shape, dtype=total_type), np.zeros(shape, dtype=np.bool_)
+        for first, last in self._chunks(item, len(data), vectors_each):
+            where = slice(first * vectors_each, last * vectors_each)
+            geometry = codes.geometry if isinstance(codes, WindowCodes) else None
+            self._read(item, data[first:last], geometry, total[:, :, where], saturated[:, :, where])
+            if self._disturbs:
+                self._disturb(item, data[first:last], codes)
+            item.n_read += (last - first) * vectors_each
         self._charge_reads(item, n_vectors)
         if per_tile:
-            return Reading(total, saturated)
-        return Reading(total[:, 0], saturated[:, 0])
+            return Reading(total.transpose(2, 0, 1), saturated.transpose(2, 0, 1))
+        return Reading(total[0].T, saturated[0].T)
 
     def wait(self, seconds: float) -> None:
         """Let time pass [s]: cells relax and drift."""
         if not seconds >= 0:
             raise InputError(f"seconds must be >= 0, got {seconds}")
         for item in self._layers.values():
+            self._advance(item)
             item.array.cells.wait(float(seconds))
 
     # -- reading ------------------------------------------------------------------------------
@@ -260,112 +278,187 @@ class SimulatedChip:
         per_pass = sum(int(np.abs(self._scales(item, *p)).sum()) for p in self._passes(item))
         return per_pass * adc_code_max(self.config.converters.adc_bits) * len(item.info.row_tiles)
 
-    def _read_tile(
+    def _read(
         self,
         item: _Layer,
-        tile: int,
-        codes: NDArray[Any],
+        data: NDArray[Any],
+        geometry: Geometry | None,
         total: NDArray[Any],
         saturated: NDArray[np.bool_],
     ) -> None:
-        """Add one row tile's conversions of a chunk to `total`."""
-        converters = self.config.converters
-        rows = slice(*item.info.row_tiles[tile])
+        """Add the conversions of vectors or maps to `total` (n_row_tiles or 1, n_cols, n_vectors)."""
+        converters, array = self.config.converters, item.array
+        high = dac_codes(converters.dac_bits, item.signed)[1]
+        v_lsb = item.v_full / high if converters.input_mode == "amplitude" else item.v_full
         code_max = adc_code_max(converters.adc_bits)
-        gain = code_max / item.output_range
-        sigma = converters.adc_noise * code_max / adc_code_max(8)
-        passes = self._passes(item)
-        for index, (bit, sign) in enumerate(passes):
-            drive, v_lsb = self._drive(item, codes, bit, sign)
-            if item.array.linear:
-                current = drive @ item.array.matrix(rows)
-                factor = gain * v_lsb
-            else:
-                current = item.array.currents(rows, drive * np.float32(v_lsb))
-                factor = gain
-            counter = tile * len(passes) + index
-            if item.array.linear:
-                self._add_read_noise(item, rows, drive, counter, current)
-            read_kernels.convert(
-                current,
-                factor,
-                sigma,
-                code_max,
-                item.adc_key,
-                item.n_read,
-                counter,
-                normal_table(),
-                self._scales(item, bit, sign),
-                total,
-                saturated,
-            )
+        passes = np.array(self._passes(item), dtype=np.int64)
+        conversion = read_kernels.Conversion(
+            gain=code_max / item.output_range * v_lsb,
+            sigma=converters.adc_noise * code_max / adc_code_max(8),
+            code_max=float(code_max),
+            adc_key=item.adc_key,
+            read_key=item.read_key,
+            first_vector=item.n_read,
+        )
+        scales = np.array([self._scales(item, bit, sign) for bit, sign in self._passes(item)])
+        tiles = np.array(item.info.row_tiles, dtype=np.int64)
+        if not array.linear:
+            self._read_nonlinear(item, data, geometry, v_lsb, conversion, scales, total, saturated)
+            return
+        parts = (passes, tiles, *array.packed(), conversion, scales, normal_table())
+        if geometry is None:
+            block = max(16, BLOCK_ELEMENTS // item.info.n_rows)
+            read_kernels.read_rows(data, *parts, block, total, saturated)
+        else:
+            per_image = item.info.n_rows * geometry.out_h * geometry.out_w
+            block = max(1, BLOCK_ELEMENTS // per_image)
+            read_kernels.read_maps(data, geometry, *parts, block, total, saturated)
 
-    def _drive(
-        self, item: _Layer, codes: NDArray[Any], bit: int, sign: int
-    ) -> tuple[NDArray[np.float32], float]:
-        """Word-line drive of one pass in DAC steps, and the volts of a step."""
-        high = dac_codes(self.config.converters.dac_bits, item.signed)[1]
-        drive = codes.astype(np.float32)
-        if sign:
-            drive = np.maximum(drive * sign, 0)
-        if bit < 0:
-            return drive, item.v_full / high
-        magnitude = (np.abs(codes).astype(np.int64) >> bit) & 1
-        return magnitude.astype(np.float32) * np.sign(drive), item.v_full
-
-    def _add_read_noise(
+    def _read_nonlinear(
         self,
         item: _Layer,
-        rows: slice,
-        drive: NDArray[np.float32],
-        counter: int,
-        current: NDArray[np.float32],
+        data: NDArray[Any],
+        geometry: Geometry | None,
+        v_lsb: float,
+        conversion: read_kernels.Conversion,
+        scales: NDArray[np.int64],
+        total: NDArray[Any],
+        saturated: NDArray[np.bool_],
     ) -> None:
-        """Sum of independent Gaussian cell noises: Gaussian itself, variance v^2 @ sigma^2."""
-        own, reference = item.array.variances(rows)
-        if own is None:
-            return
-        squares = np.square(drive)
-        read_kernels.add_noise(
-            current, squares @ own, item.read_key, item.n_read, 2 * counter, normal_table()
-        )
-        if reference is not None:
-            common = np.zeros((drive.shape[0], reference.shape[1]), dtype=np.float32)
-            read_kernels.add_noise(
-                common,
-                squares @ reference,
-                item.read_key,
-                item.n_read,
-                2 * counter + 1,
-                normal_table(),
-            )
-            current -= common[:, item.array.reference_of_channel()]
+        """Non-linear cells: Kirchhoff's laws for every vector, then the same conversion. Slow."""
+        passes = self._passes(item)
+        for index, (bit, sign) in enumerate(passes):
+            drive = _drive(data, geometry, bit, sign)
+            for tile, rows in enumerate(item.info.row_tiles):
+                volts = drive[:, slice(*rows)] * v_lsb
+                current = item.array.currents(slice(*rows), volts) / np.float32(v_lsb)
+                out = tile if total.shape[0] > 1 else 0
+                read_kernels.convert_currents(
+                    np.ascontiguousarray(current.T),
+                    tile * len(passes) + index,
+                    conversion,
+                    scales[index],
+                    normal_table(),
+                    total[out],
+                    saturated[out],
+                )
 
-    def _chunks(self, item: _Layer, n_vectors: int, step: int) -> Iterator[tuple[int, int]]:
-        """Split a call into chunks that also end where the disturbance state advances."""
-        every = self.config.disturb.state_step if self._disturbs else 0
+    def _chunks(self, item: _Layer, n_entries: int, vectors_each: int) -> Iterator[tuple[int, int]]:
+        """Split a call where the disturbance state advances; entries are vectors or whole images."""
         first = 0
-        while first < n_vectors:
-            last = min(first + step, n_vectors)
+        every = self.config.disturb.state_step if self._disturbs else 0
+        while first < n_entries:
+            last = n_entries
             if every:
-                last = min(last, first + every - item.n_read % every)
+                last = min(last, first + max(1, -(-(every - item.n_read % every) // vectors_each)))
             yield first, last
             first = last
 
     @property
     def _disturbs(self) -> bool:
-        return self.config.disturb.mode != "off" and self._leaves_traces
+        return self.config.disturb.enabled and self._leaves_traces
 
-    def _disturb(self, item: _Layer, codes: NDArray[Any]) -> None:
-        if self.config.disturb.mode == "off":
+    def _disturb(self, item: _Layer, data: NDArray[Any], codes: NDArray[Any] | WindowCodes) -> None:
+        """Count the reads of a chunk; where a state step is complete, let them act."""
+        every = self.config.disturb.state_step
+        window = codes if isinstance(codes, WindowCodes) else None
+        n_vectors = len(data) * (window.geometry.out_h * window.geometry.out_w if window else 1)
+        due = (item.n_read + n_vectors) // every > item.n_read // every
+        if self.config.disturb.mode == "exact":
+            self._disturb_exactly(item, data, window.geometry if window else None, refresh=due)
             return
-        raise AssertionError("filled in with the cell package")
+        high = self._code_high(item)
+        if item.histogram is None:
+            item.histogram = np.zeros((item.info.n_rows, 2 * high + 1), dtype=np.int64)
+        if window is None:
+            read_kernels.count_codes(data, high, item.histogram)
+        else:
+            _count_windows(data, window.geometry, high, item.histogram)
+        if due:
+            self._advance(item)
+
+    def _disturb_exactly(
+        self, item: _Layer, data: NDArray[Any], geometry: Geometry | None, *, refresh: bool
+    ) -> None:
+        """Stress of every cell from its own solved voltage in every vector and pass: slow."""
+        high = self._code_high(item)
+        amplitude = self.config.converters.input_mode == "amplitude"
+        v_lsb = item.v_full / high if amplitude else item.v_full
+        parts = [
+            v_in
+            for bit, sign in self._passes(item)
+            for drive in [_drive(data, geometry, bit, sign) * v_lsb]
+            for v_in in np.array_split(drive, max(1, len(drive) // EXACT_VECTORS))
+        ]
+        for index, v_in in enumerate(parts):
+            v_cell = item.array.cell_voltages(v_in.astype(np.float64))
+            item.array.cells.add_cell_voltages(v_cell, refresh=refresh and index == len(parts) - 1)
+
+    def _advance(self, item: _Layer) -> None:
+        """Let the reads counted so far act on the cells."""
+        if item.histogram is None or not item.histogram.any():
+            return
+        high = self._code_high(item)
+        steps = np.arange(-high, high + 1)
+        counts = item.histogram.astype(np.float64)
+        if self.config.converters.input_mode == "bit_serial":
+            ones = np.array([int(abs(step)).bit_count() for step in steps])
+            pulses = counts * ones  # a set bit is one pulse of full voltage
+            counts = np.stack([pulses[:, :high].sum(axis=1), pulses[:, high + 1 :].sum(axis=1)], axis=1)
+            voltages = np.array([-item.v_full, item.v_full])
+        else:
+            voltages = steps * (item.v_full / high)
+        if self.config.converters.drive == "two_phase":
+            voltages = np.abs(voltages)
+        item.array.cells.add_reads(counts, voltages, item.array.attenuation())
+        item.histogram[:] = 0
+
+    def _code_high(self, item: _Layer) -> int:
+        return dac_codes(self.config.converters.dac_bits, item.signed)[1]
+
+    def age(self, n_reads: float, activity: Mapping[str, NDArray[Any]] | None = None) -> None:
+        """Let `n_reads` vectors per layer act at once, as if they had been sent (simulator only).
+
+        Parameters
+        ----------
+        n_reads : float
+            Vectors per layer.
+        activity : mapping of layer to integer codes (n_vectors, n_rows), optional
+            Typical inputs; their distribution of codes per word line is scaled to `n_reads`.
+            A layer without an entry is driven at the largest code throughout.
+
+        Notes
+        -----
+        Fast mode's accounting in one step: the attenuation of the present state serves all reads.
+        """
+        if not (np.isfinite(n_reads) and n_reads >= 0):
+            raise InputError(f"n_reads must be finite and >= 0, got {n_reads}")
+        if not self.config.disturb.enabled:
+            return
+        for name in activity or {}:
+            self._layer(name)
+        for name, item in self._layers.items():
+            self._advance(item)
+            high = self._code_high(item)
+            histogram = np.zeros((item.info.n_rows, 2 * high + 1))
+            codes = None if activity is None else activity.get(name)
+            if codes is None:
+                histogram[:, -1] = n_reads
+            else:
+                counted = np.zeros(histogram.shape, dtype=np.int64)
+                low = dac_codes(self.config.converters.dac_bits, item.signed)[0]
+                codes = _integers(codes, f"activity of {name!r}", (None, item.info.n_rows), low, high)
+                read_kernels.count_codes(codes, high, counted)
+                histogram = counted * (n_reads / len(codes))
+            item.histogram = histogram
+            self._advance(item)
+            item.histogram = None
 
     def _charge_reads(self, item: _Layer, n_vectors: int) -> None:
         info, costs = item.info, item.costs
         passes = len(self._passes(item))
         tiles = len(info.row_tiles)
-        channels = item.array.matrix(slice(0, 1)).shape[1] if item.array.linear else info.n_cols
+        channels = item.array.n_channels
         costs.vectors += n_vectors
         costs.array_reads += n_vectors * passes * tiles * info.n_col_tiles
         costs.conversions += n_vectors * passes * tiles * channels
@@ -396,11 +489,13 @@ class SimulatedChip:
         return {
             name: {
                 "cells": item.array.cells.state_dict(),
+                "solved": item.array.solved_conductance,
                 "signed": item.signed,
                 "v_full": item.v_full,
                 "output_range": item.output_range,
                 "n_read": item.n_read,
                 "reference_written": item.reference_written,
+                "histogram": None if item.histogram is None else item.histogram.copy(),
                 "costs": dict(vars(item.costs)),
             }
             for name, item in self._layers.items()
@@ -415,11 +510,44 @@ class SimulatedChip:
         for name, entry in state.items():
             item = self._layers[name]
             item.array.cells.load_state_dict(entry["cells"])
-            item.array.invalidate()
+            item.array.restore(entry["solved"])
             item.signed, item.v_full = bool(entry["signed"]), float(entry["v_full"])
             item.output_range, item.n_read = float(entry["output_range"]), int(entry["n_read"])
             item.reference_written = bool(entry["reference_written"])
+            histogram = entry["histogram"]
+            item.histogram = None if histogram is None else np.array(histogram)
             item.costs = LayerCosts(**entry["costs"])
+
+
+def _drive(data: NDArray[Any], geometry: Geometry | None, bit: int, sign: int) -> NDArray[np.float32]:
+    """Word-line drive (n_vectors, n_rows) of one pass in DAC steps or bits, laid out in full."""
+    if geometry is not None:
+        g = geometry
+        pads = ((0, 0), (0, 0), (g.pad_top, g.pad_bottom), (g.pad_left, g.pad_right))
+        span = ((g.kernel_h - 1) * g.dilation_h + 1, (g.kernel_w - 1) * g.dilation_w + 1)
+        windows = np.lib.stride_tricks.sliding_window_view(np.pad(data, pads), span, axis=(2, 3))
+        windows = windows[:, :, :: g.stride_h, :: g.stride_w, :: g.dilation_h, :: g.dilation_w]
+        data = windows.transpose(0, 2, 3, 1, 4, 5).reshape(len(data) * g.out_h * g.out_w, -1)
+    if bit < 0:
+        drive = data.astype(np.float32)
+    else:
+        drive = (((np.abs(data) >> bit) & 1) * np.sign(data)).astype(np.float32)
+    return np.maximum(drive * sign, 0) if sign else drive
+
+
+def _count_windows(maps: NDArray[Any], geometry: Geometry, high: int, histogram: NDArray[np.int64]) -> None:
+    """`count_codes` for windows: pixels are counted once and shared out to kernel positions."""
+    g = geometry
+    rows, row_member = border_classes(maps.shape[2], g.kernel_h, g.stride_h, g.dilation_h, g.pad_top, g.out_h)
+    cols, col_member = border_classes(
+        maps.shape[3], g.kernel_w, g.stride_w, g.dilation_w, g.pad_left, g.out_w
+    )
+    shape = (maps.shape[1], len(row_member), len(col_member), histogram.shape[1])
+    counts = np.zeros(shape, dtype=np.int64)
+    read_kernels.count_map_codes(maps, rows, cols, high, counts)
+    counts[..., high] = 0  # undriven lines gain nothing, padded ones included
+    shared = np.einsum("crsv,rk,sl->cklv", counts, row_member, col_member, dtype=np.int64, optimize=True)
+    histogram += shared.reshape(histogram.shape)
 
 
 def _integers(

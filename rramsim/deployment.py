@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rramsim.checks import InputError, check_array
+from rramsim.lowered import WindowCodes
 from rramsim.mapping import channel_weights, column_scale, levels_from_weights, weights_from_levels
 from rramsim.network import Network, Node, lowering
 from rramsim.periphery import adc_code_max, dac_codes
@@ -50,11 +51,11 @@ class HostLayer:
     sparse_index: NDArray[np.int64] | None = None  # (n_entries, 2) row and column
     sparse_value: NDArray[np.float64] | None = None  # (n_entries,)
 
-    def correction(self, codes: NDArray[Any]) -> NDArray[np.float32] | None:
+    def correction(self, codes: NDArray[Any] | WindowCodes) -> NDArray[np.float32] | None:
         """Digital side-correction for DAC codes, shape (n_vectors, n_cols); None without one."""
         if self.down is None and self.sparse_index is None:
             return None
-        x = codes.astype(np.float32)
+        x = np.asarray(codes).astype(np.float32)
         result = np.zeros((x.shape[0], self.scale.size), dtype=np.float32)
         if self.down is not None and self.up is not None:
             result += (x @ (self.down * self.x_step).astype(np.float32)) @ self.up.astype(np.float32)
@@ -286,6 +287,13 @@ class Deployment:
 
     def codes(self, layer: str, x: NDArray[Any]) -> NDArray[Any]:
         """DAC codes of a layer's input activations, shape (n_vectors, n_rows), narrow integers."""
+        return lowering.lower(self._node(layer), self._quantise(layer, x), self.layers[layer].group)
+
+    def _node(self, layer: str) -> Node:
+        return self.network.node(self.layers[layer].node)
+
+    def _quantise(self, layer: str, x: NDArray[Any]) -> NDArray[Any]:
+        """DAC codes of an activation map, before any vector is laid out."""
         host = self.layers[layer]
         if host.x_step == 0.0:
             raise InputError(f"layer {layer!r} has no input range yet: call map(...) first")
@@ -293,10 +301,23 @@ class Deployment:
         kind: Any = np.int32
         if high < 2**8:
             kind = np.int8 if low < 0 and high < 2**7 else (np.uint8 if low == 0 else np.int16)
-        quantised = np.clip(np.rint(x * np.float32(1.0 / host.x_step)), low, high).astype(kind)
-        return lowering.lower(self.network.node(host.node), quantised, host.group)
+        return np.clip(np.rint(x * np.float32(1.0 / host.x_step)), low, high).astype(kind)
 
-    def finish(self, layer: str, codes: NDArray[Any], reading: NDArray[Any]) -> NDArray[np.float32]:
+    def _window_codes(self, layer: str, x: NDArray[Any]) -> NDArray[Any] | WindowCodes:
+        """Codes for `mvm` without laying out the windows of a convolution."""
+        node, group = self._node(layer), self.layers[layer].group
+        maps = self._quantise(layer, x)
+        geometry = lowering.geometry(node, x.shape)
+        if geometry is None:
+            return lowering.lower(node, maps, group)
+        n_groups = int(node.attributes.get("group", 1))
+        part = maps.shape[1] // n_groups
+        own = maps[:, group * part : (group + 1) * part]
+        return WindowCodes(own, geometry, lambda _: lowering.lower(node, maps, group))
+
+    def finish(
+        self, layer: str, codes: NDArray[Any] | WindowCodes, reading: NDArray[Any]
+    ) -> NDArray[np.float32]:
         """Pre-activations from DAC codes and summed ADC codes, shape (n_vectors, n_cols)."""
         host = self.layers[layer]
         result = reading * (host.gain * host.unit).astype(np.float32) + host.offset.astype(np.float32)
@@ -307,11 +328,11 @@ class Deployment:
         """One mapped node on chip and host; takes the place of its digital execution."""
         columns = []
         for layer in self.layers_of(node.name):
-            codes = self.codes(layer, x)
+            codes = self._window_codes(layer, x)
             columns.append(self.finish(layer, codes, self._host_mvm(layer, codes).codes))
         return lowering.raise_outputs(node, x.shape, columns)
 
-    def _host_mvm(self, layer: str, codes: NDArray[Any]) -> Reading:
+    def _host_mvm(self, layer: str, codes: NDArray[Any] | WindowCodes) -> Reading:
         """Read on the host's own behalf: a gate does not ask where these vectors come from."""
         host_mvm = getattr(self.chip, "_host_mvm", self.chip.mvm)
         return host_mvm(layer, codes)
