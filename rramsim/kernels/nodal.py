@@ -1,0 +1,374 @@
+"""Exact elimination of crossbar nodes by merging blocks of cells.
+
+A block of cells is described by the conductances between its ports, the places where its lines
+leave it.  Two neighbouring blocks are joined by adding their conductances and eliminating the
+ports they share.  Eliminating node k turns its star into a mesh (A. Rosen, 1924),
+
+    c[i, j] += c[k, i] * c[k, j] / sum_j c[k, j],
+
+in which every term is positive: no subtraction, so each result keeps a small *relative* error
+whatever the ratio of wire to cell conductance (the idea of Grassmann, Taksar and Heyman, 1985,
+for M-matrices).  Only couplings are stored, in the upper triangle; diagonals are row sums and
+are never formed, what lies on and below the diagonal is scratch.
+
+Rows are eliminated V at a time, V being the number of values in 64 bytes.  Eliminated rows, scaled
+by the root of their row sum, are packed in slivers of V columns: value [k, j] of `p` lies at
+``(j // V * s + k) * V + j % V`` for `s` eliminated rows.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+
+from rramsim.kernels.nodal_simd import (
+    MR,
+    NS,
+    eliminate_lanes,
+    lane_weights,
+    mix_lanes,
+    row_sums,
+    solve_sliver,
+    tile_mix,
+    tile_update,
+)
+
+KC = 128  # eliminated rows per pass over the kept ports: their slivers stay in the first-level cache
+SUPER = 64  # rows brought up to date together
+
+
+class Plan(NamedTuple):
+    """Order of work for one wiring; made by `rramsim.wiring.plan`, all int64 unless said."""
+
+    steps: np.ndarray  # (n_steps, 3): 0 leaf group | 1 merge, first index, count
+    leaves: np.ndarray  # (n_leaves, 7): program, i0, j0, offset, stride, port table, -
+    programs: (
+        np.ndarray
+    )  # (n_programs, 6): n_slots, n_eliminated, edge start, n_edges, code start, pivot start
+    edges: np.ndarray  # (n, 4): slot, kind, row, column in the leaf
+    code: np.ndarray  # int32, slots of the elimination steps
+    pivots: np.ndarray  # (n, 2): start in code, degree
+    tables: np.ndarray  # int32, slot of each pair of ports
+    merges: np.ndarray  # (n_merges, 14): see `rramsim.wiring.plan`
+    segments: np.ndarray  # (n, 3): source, destination, length
+
+
+class Descent(NamedTuple):
+    """Where voltages lie on the way down a plan, in rows of 2 V input vectors; int64 unless said."""
+
+    merges: np.ndarray  # (n_merges, 3): row of the eliminated ports, kept ports' rows of both children
+    leaves: np.ndarray  # (n_leaves, 4): row, start in port_nodes, start of weights, lane
+    programs: np.ndarray  # (n_programs, 4): n_nodes, starts in neighbours, targets and cells
+    port_nodes: np.ndarray  # int32, node of each port of a leaf
+    neighbours: np.ndarray  # int32, nodes in the order of each step's couplings
+    targets: np.ndarray  # (n, 2): eliminated node, start of its neighbours
+    cells: np.ndarray  # (n, 2): word and bit node of each cell of a leaf
+    sizes: np.ndarray  # (n_leaves, 2): cells along word and bit lines
+
+
+class Wires(NamedTuple):
+    """Conductances [S] of wire segments; the end ones include driver or sense resistance."""
+
+    word: float  # between neighbouring cells of a word line
+    bit: float
+    left: np.ndarray  # (n_wl,) source to first cell
+    right: np.ndarray  # (n_wl,) last cell to the second source
+    bottom: np.ndarray  # (n_bl,) last cell to ground
+    top: np.ndarray  # (n_bl,) first cell to the second ground
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def _load_edges(plan, first, count, g, wires, lanes, slots):
+    """Put the conductances of up to `lanes` leaves of one program into their slots."""
+    program = plan.leaves[first, 0]
+    slots[: plan.programs[program, 0] * lanes] = 0.0
+    n_wl = g.shape[0]
+    e0 = plan.programs[program, 2]
+    for e in range(e0, e0 + plan.programs[program, 3]):
+        slot, kind, r, c = plan.edges[e, 0], plan.edges[e, 1], plan.edges[e, 2], plan.edges[e, 3]
+        base = slot * lanes
+        for lane in range(count):
+            i = plan.leaves[first + lane, 1] + r
+            j = plan.leaves[first + lane, 2] + c
+            if kind == 0:
+                value = g[i, j]
+            elif kind == 1:  # segment left of the cell
+                value = wires.left[i] if j == 0 else wires.word
+            elif kind == 2:  # segment below the cell
+                value = wires.bottom[j] if i == n_wl - 1 else wires.bit
+            elif kind == 3:
+                value = wires.right[i]
+            else:
+                value = wires.top[j]
+            slots[base + lane] = value
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def _leaf_group(plan, first, count, g, wires, lanes, slots, arena):
+    """Eliminate the inner nodes of up to `lanes` leaves of one program, one leaf per lane."""
+    _load_edges(plan, first, count, g, wires, lanes, slots)
+    program = plan.leaves[first, 0]
+    p0 = plan.programs[program, 5]
+    for k in range(p0, p0 + plan.programs[program, 1]):
+        eliminate_lanes(slots, plan.code, plan.pivots[k, 0], plan.pivots[k, 1])
+    for lane in range(count):
+        leaf = plan.leaves[first + lane]
+        offset, stride, at, n_ports = leaf[3], leaf[4], leaf[5], leaf[6]
+        for a in range(n_ports):
+            row = offset + a * stride
+            for b in range(a + 1, n_ports):
+                slot = plan.tables[at]
+                at += 1
+                arena[row + b] = slots[slot * lanes + lane] if slot >= 0 else 0.0
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def _scatter(child, stride, segments, first, count, s_pad, z, ldz, arena, out, ldo):
+    """Add a child's conductances to the rows to eliminate (z) and to the kept ports (arena at out)."""
+    for a in range(first, first + count):
+        src_a, dst_a, n_a = segments[a, 0], segments[a, 1], segments[a, 2]
+        for r in range(n_a):
+            source = child + (src_a + r) * stride
+            row = dst_a + r
+            for b in range(a, first + count):
+                src_b, dst_b, n_b = segments[b, 0], segments[b, 1], segments[b, 2]
+                start = r + 1 if a == b else 0
+                if dst_a < s_pad:
+                    target = row * ldz + dst_b
+                    for c in range(start, n_b):
+                        z[target + c] += arena[source + src_b + c]
+                else:
+                    target = out + (row - s_pad) * ldo + dst_b - s_pad
+                    for c in range(start, n_b):
+                        arena[target + c] += arena[source + src_b + c]
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def _factor(z, ldz, s, width, p, scale, vector):
+    """Eliminate the rows of z (s rows, `width` columns, the first s of them the rows themselves).
+
+    Leaves the scaled rows in slivers in `p` and the inverse roots of the row sums in `scale`.
+    """
+    block = np.empty(vector * vector, dtype=z.dtype)
+    outer = np.empty(vector, dtype=z.dtype)
+    sliver = s * vector
+    wide = NS * vector
+    for i0 in range(0, s, vector):
+        start = i0 if (width - i0) % wide == 0 else i0 - vector  # whole tiles up to the row's end
+        if i0 % SUPER == 0 and i0 > 0:
+            for k0 in range(0, i0, KC):
+                n_k = min(KC, i0 - k0)
+                for j in range(start, width, wide):
+                    for i in range(i0, min(i0 + SUPER, s), MR):
+                        a = (i // vector) * sliver + k0 * vector + i % vector
+                        tile_update(
+                            z, i * ldz + j, ldz, p, a, (j // vector) * sliver + k0 * vector, sliver, n_k
+                        )
+        k0 = i0 // SUPER * SUPER
+        if i0 > k0:
+            for i in range(i0, i0 + vector, MR):
+                a = (i // vector) * sliver + k0 * vector + i % vector
+                for j in range(start, width, wide):
+                    tile_update(
+                        z, i * ldz + j, ldz, p, a, (j // vector) * sliver + k0 * vector, sliver, i0 - k0
+                    )
+        after = i0 + vector
+        row_sums(z, i0 * ldz + after, ldz, (width - after) // vector, outer)
+        for k in range(vector):
+            total = outer[k]
+            for j in range(k + 1, vector):
+                total += z[(i0 + k) * ldz + i0 + j]
+            root = 1.0 / np.sqrt(total) if total > 0.0 else 0.0 * total
+            scale[i0 + k] = root
+            for j in range(vector):
+                block[k * vector + j] = z[(i0 + k) * ldz + i0 + j] * root if j > k else 0.0
+            rest = outer[k] * root
+            for i in range(k + 1, vector):
+                u = block[k * vector + i]
+                outer[i] += u * rest
+                for j in range(i + 1, vector):
+                    z[(i0 + i) * ldz + i0 + j] += u * block[k * vector + j]
+        home = (i0 // vector) * sliver + i0 * vector
+        for k in range(vector * vector):
+            p[home + k] = block[k]
+        for j in range(after, width, vector):
+            solve_sliver(z, i0 * ldz + j, ldz, block, scale, i0, p, (j // vector) * sliver + i0 * vector)
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def _update(p, s, rows, col0, cols, arena, out, ldo, vector):
+    """Add the mesh of the eliminated rows to the kept ports [0, rows) x [col0, cols), upper triangle."""
+    sliver = s * vector
+    kept = s // vector * sliver
+    wide = NS * vector
+    for k0 in range(0, s, KC):
+        n_k = min(KC, s - k0)
+        for j in range(col0 // wide * wide, cols, wide):
+            b = kept + (j // vector) * sliver + k0 * vector
+            for i in range(0, min(rows, j + wide), MR):
+                a = kept + (i // vector) * sliver + k0 * vector + i % vector
+                tile_update(arena, out + i * ldo + j, ldo, p, a, b, sliver, n_k)
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def condense(z, s, width, p, scale, out, ldo, vector):
+    """Eliminate the first s nodes of a network; z (s, width) holds their couplings, out the kept ones."""
+    _factor(z, width, s, width, p, scale, vector)
+    _update(p, s, width - s, 0, width - s, out, 0, ldo, vector)
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def run_plan(plan, g, wires, vector, arena, z, p, scale, slots, wanted):
+    """Carry out a plan: leaves in lanes, then merges; the root's conductances are left in `arena`.
+
+    z, p and scale hold one merge at a time unless the plan gives each merge its own place.
+    A step runs where ``wanted[step]`` is true; the others' results are taken from `arena` as they are.
+    """
+    for step in range(plan.steps.shape[0]):
+        if not wanted[step]:
+            continue
+        first, count = plan.steps[step, 1], plan.steps[step, 2]
+        if plan.steps[step, 0] == 0:
+            _leaf_group(plan, first, count, g, wires, vector, slots, arena)
+            continue
+        merge = plan.merges[first]
+        out, ldo, n_kept, s, seg, n_a, n_b = (
+            merge[0],
+            merge[1],
+            merge[2],
+            merge[3],
+            merge[4],
+            merge[5],
+            merge[6],
+        )
+        n_rows = (n_kept + MR - 1) // MR * MR
+        arena[out : out + n_rows * ldo] = 0.0
+        ldz = s + ldo
+        z[: s * ldz] = 0.0
+        _scatter(merge[7], merge[8], plan.segments, seg, n_a, s, z, ldz, arena, out, ldo)
+        _scatter(merge[9], merge[10], plan.segments, seg + n_a, n_b, s, z, ldz, arena, out, ldo)
+        if s > 0:
+            at = merge[12]
+            factors = p[at : at + s * ldz]
+            roots = scale[merge[13] : merge[13] + s]
+            _factor(z, ldz, s, ldz, factors, roots, vector)
+            cross = merge[11]  # at the root only word ports x bit ports are wanted
+            if cross > 0:
+                _update(factors, s, cross, cross, n_kept, arena, out, ldo, vector)
+            else:
+                _update(factors, s, n_kept, 0, n_kept, arena, out, ldo, vector)
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def leaf_weights(plan, descent, g, wires, lanes, slots, weights):
+    """Weights with which each inner node of a leaf averages the voltages of its later neighbours."""
+    for step in range(plan.steps.shape[0]):
+        if plan.steps[step, 0] != 0:
+            continue
+        first, count = plan.steps[step, 1], plan.steps[step, 2]
+        _load_edges(plan, first, count, g, wires, lanes, slots)
+        program = plan.leaves[first, 0]
+        at = descent.leaves[first, 2]
+        p0 = plan.programs[program, 5]
+        for k in range(p0, p0 + plan.programs[program, 1]):
+            start, degree = plan.pivots[k, 0], plan.pivots[k, 1]
+            lane_weights(slots, plan.code, start, degree, weights, at)
+            at += degree * lanes
+            eliminate_lanes(slots, plan.code, start, degree)
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def back_rows(x, row, s, width, p, scale, vector):
+    """Voltages of s eliminated nodes from those of the kept ones; x (rows, 2 V) flat, rows [row, row + width)."""
+    lanes = 2 * vector
+    sliver = s * vector
+    for i0 in range(s - vector, -1, -vector):
+        after = i0 // vector + 1
+        first = (row + i0 + vector) * lanes
+        for i in range(i0, i0 + vector, MR):
+            tile_mix(
+                x, (row + i) * lanes, first, p, after * sliver + i * vector, sliver, width // vector - after
+            )
+        home = (i0 // vector) * sliver + i0 * vector
+        for k in range(vector - 1, -1, -1):
+            own = (row + i0 + k) * lanes
+            for j in range(k + 1, vector):
+                u = p[home + k * vector + j]
+                other = (row + i0 + j) * lanes
+                for b in range(lanes):
+                    x[own + b] += u * x[other + b]
+            root = scale[i0 + k]
+            for b in range(lanes):
+                x[own + b] *= root
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def back_substitute(plan, descent, vector, p, scale, weights, x, y, batch0, n_batch, v_word, v_bit):
+    """Node voltages of n_batch <= 2 V input vectors, given those at the root's ports in x."""
+    lanes = 2 * vector
+    for step in range(plan.steps.shape[0] - 1, -1, -1):
+        if plan.steps[step, 0] != 1:
+            continue
+        index = plan.steps[step, 1]
+        merge = plan.merges[index]
+        s, ldo = merge[3], merge[1]
+        row = descent.merges[index, 0]
+        if s > 0:
+            width = s + ldo
+            back_rows(x, row, s, width, p[merge[12] : merge[12] + s * width], scale[merge[13] :], vector)
+        seg = merge[4]
+        for child in range(2):
+            base = descent.merges[index, 1 + child]
+            for a in range(seg, seg + merge[5 + child]):
+                source = (base + plan.segments[a, 0]) * lanes
+                target = (row + plan.segments[a, 1]) * lanes
+                for b in range(plan.segments[a, 2] * lanes):
+                    x[source + b] = x[target + b]
+            seg += merge[5]
+    for leaf in range(plan.leaves.shape[0]):
+        program, i0, j0, n_ports = (
+            plan.leaves[leaf, 0],
+            plan.leaves[leaf, 1],
+            plan.leaves[leaf, 2],
+            plan.leaves[leaf, 6],
+        )
+        row, at = descent.leaves[leaf, 0], descent.leaves[leaf, 1]
+        for k in range(n_ports):
+            node = descent.port_nodes[at + k] * lanes
+            for b in range(lanes):
+                y[node + b] = x[(row + k) * lanes + b]
+        w0 = descent.leaves[leaf, 2] + descent.leaves[leaf, 3]
+        near, first = descent.programs[program, 1], descent.programs[program, 2]
+        p0 = plan.programs[program, 5]
+        for k in range(plan.programs[program, 1] - 1, -1, -1):
+            start = descent.targets[first + k, 1]
+            degree = plan.pivots[p0 + k, 1]
+            mix_lanes(
+                y,
+                descent.targets[first + k, 0],
+                weights,
+                w0 + start * vector,
+                descent.neighbours,
+                near + start,
+                degree,
+            )
+        cell = descent.programs[program, 3]
+        n_r, n_c = descent.sizes[leaf, 0], descent.sizes[leaf, 1]
+        for b in range(n_batch):
+            for r in range(n_r):
+                for c in range(n_c):
+                    at = cell + r * n_c + c
+                    v_word[batch0 + b, i0 + r, j0 + c] = y[descent.cells[at, 0] * lanes + b]
+                    v_bit[batch0 + b, i0 + r, j0 + c] = y[descent.cells[at, 1] * lanes + b]
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def product(v, matrix):
+    """v @ matrix in a fixed order of additions, shape (n_batch, n_bl)."""
+    out = np.zeros((v.shape[0], matrix.shape[1]), dtype=matrix.dtype)
+    for b in range(v.shape[0]):
+        for i in range(v.shape[1]):
+            if v[b, i] != 0.0:
+                for j in range(matrix.shape[1]):
+                    out[b, j] += v[b, i] * matrix[i, j]
+    return out

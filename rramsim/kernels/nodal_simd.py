@@ -1,0 +1,394 @@
+"""Inner loops of `rramsim.kernels.nodal` on 64-byte vectors, written in LLVM's terms.
+
+LLVM does not vectorise these loops well by itself: it cannot know that rows of one array do not
+overlap, and it keeps to half vectors.  Each function here is one small block of arithmetic on flat
+arrays with offsets; on processors without 512-bit registers LLVM splits the vectors.  Without
+JIT (``NUMBA_DISABLE_JIT=1``) plain NumPy takes their place.
+"""
+
+import numpy as np
+from numba import config, types
+from numba.core import cgutils
+from numba.core.codegen import get_host_cpu_features
+from numba.extending import intrinsic
+
+ir = cgutils.ir
+WIDE = "+avx512f" in get_host_cpu_features()
+MR = 8 if WIDE else 4  # rows of a register tile
+NS = 2 if WIDE else 1  # 64-byte vectors across a register tile
+
+INDEX = ir.IntType(64)
+
+
+class _Block:
+    """Loads and stores of 64-byte vectors in the function being built."""
+
+    def __init__(self, context, builder, dtype):
+        self.context, self.builder = context, builder
+        self.scalar = context.get_value_type(dtype)
+        self.width = 64 // (dtype.bitwidth // 8)
+        self.align = dtype.bitwidth // 8
+        self.vector = ir.VectorType(self.scalar, self.width)
+        self.zero = ir.Constant(self.vector, None)
+
+    def data(self, arrty, array):
+        return self.context.make_array(arrty)(self.context, self.builder, array).data
+
+    def _pointer(self, data, index):
+        pointer = self.builder.gep(data, [index])
+        return self.builder.bitcast(pointer, self.vector.as_pointer())
+
+    def load(self, data, index):
+        value = self.builder.load(self._pointer(data, index))
+        value.align = self.align
+        return value
+
+    def store(self, value, data, index):
+        self.builder.store(value, self._pointer(data, index)).align = self.align
+
+    def load_scalar(self, data, index):
+        return self.builder.load(self.builder.gep(data, [index]))
+
+    def spread(self, value):
+        lane = self.builder.insert_element(
+            ir.Constant(self.vector, ir.Undefined), value, ir.Constant(ir.IntType(32), 0)
+        )
+        mask = ir.Constant(ir.VectorType(ir.IntType(32), self.width), None)
+        return self.builder.shuffle_vector(lane, ir.Constant(self.vector, ir.Undefined), mask)
+
+    def fma(self, a, b, c):
+        name = f"llvm.fma.v{self.width}f{self.align * 8}"
+        kind = ir.FunctionType(self.vector, [self.vector] * 3)
+        function = cgutils.get_or_insert_function(self.builder.module, kind, name)
+        return self.builder.call(function, [a, b, c])
+
+    def at(self, base, steps, stride):
+        """base + steps * stride."""
+        if isinstance(steps, int):
+            steps = ir.Constant(INDEX, steps)
+        if isinstance(stride, int):
+            stride = ir.Constant(INDEX, stride)
+        return self.builder.add(base, self.builder.mul(steps, stride))
+
+    def loop(self, count, carried):
+        """Begin a counted loop with values carried round; use as `with loop as (index, values, next)`."""
+        return _Loop(self.builder, count, carried)
+
+
+class _Loop:
+    """for index in range(count), with loop-carried values; `results` afterwards."""
+
+    def __init__(self, builder, count, carried):
+        self.builder, self.count, self.start = builder, count, carried
+
+    def __enter__(self):
+        b = self.builder
+        before = b.block
+        self.head = b.append_basic_block("head")
+        body = b.append_basic_block("body")
+        self.end = b.append_basic_block("end")
+        b.branch(self.head)
+        b.position_at_end(self.head)
+        self.index = b.phi(INDEX)
+        self.index.add_incoming(ir.Constant(INDEX, 0), before)
+        self.results = []
+        for value in self.start:
+            phi = b.phi(value.type)
+            phi.add_incoming(value, before)
+            self.results.append(phi)
+        b.cbranch(b.icmp_signed("<", self.index, self.count), body, self.end)
+        b.position_at_end(body)
+        self.next = list(self.results)
+        return self
+
+    def __exit__(self, *error):
+        b = self.builder
+        tail = b.block
+        self.index.add_incoming(b.add(self.index, ir.Constant(INDEX, 1)), tail)
+        for phi, value in zip(self.results, self.next, strict=True):
+            phi.add_incoming(value, tail)
+        b.branch(self.head)
+        b.position_at_end(self.end)
+
+
+def _floats(*arrays):
+    return all(isinstance(a, types.Array) and isinstance(a.dtype, types.Float) for a in arrays)
+
+
+@intrinsic
+def _tile_update(typingctx, c, c0, ldc, p, a0, b0, sliver, n_k):
+    if not _floats(c, p):
+        return None
+    signature = types.void(c, types.intp, types.intp, p, types.intp, types.intp, types.intp, types.intp)
+
+    def build(context, builder, sig, args):
+        block = _Block(context, builder, c.dtype)
+        c_data, p_data = block.data(c, args[0]), block.data(p, args[3])
+        _, c_at, ldc, _, a_at, b_at, sliver, n_k = args
+        with block.loop(n_k, [block.zero] * (MR * NS)) as loop:
+            here = block.at(b_at, loop.index, block.width)
+            columns = [block.load(p_data, block.at(here, n, sliver)) for n in range(NS)]
+            row = block.at(a_at, loop.index, block.width)
+            for r in range(MR):
+                a = block.spread(block.load_scalar(p_data, block.at(row, r, 1)))
+                for n in range(NS):
+                    loop.next[r * NS + n] = block.fma(a, columns[n], loop.results[r * NS + n])
+        for r in range(MR):
+            for n in range(NS):
+                at = block.at(block.at(c_at, r, ldc), n, block.width)
+                block.store(builder.fadd(block.load(c_data, at), loop.results[r * NS + n]), c_data, at)
+        return context.get_dummy_value()
+
+    return signature, build
+
+
+@intrinsic
+def _row_sums(typingctx, z, z0, ldz, n_vectors, sums):
+    if not _floats(z, sums):
+        return None
+    signature = types.void(z, types.intp, types.intp, types.intp, sums)
+
+    def build(context, builder, sig, args):
+        block = _Block(context, builder, z.dtype)
+        z_data, out = block.data(z, args[0]), block.data(sums, args[4])
+        _, z_at, ldz, n_vectors, _ = args
+        with block.loop(n_vectors, [block.zero] * block.width) as loop:
+            here = block.at(z_at, loop.index, block.width)
+            for r in range(block.width):
+                value = block.load(z_data, block.at(here, r, ldz))
+                loop.next[r] = builder.fadd(loop.results[r], value)
+        for r in range(block.width):
+            total = ir.Constant(block.scalar, 0.0)
+            for lane in range(block.width):
+                total = builder.fadd(
+                    total, builder.extract_element(loop.results[r], ir.Constant(ir.IntType(32), lane))
+                )
+            builder.store(total, builder.gep(out, [ir.Constant(INDEX, r)]))
+        return context.get_dummy_value()
+
+    return signature, build
+
+
+@intrinsic
+def _solve_sliver(typingctx, z, z0, ldz, u, scale, scale0, p, p0):
+    if not _floats(z, u, scale, p):
+        return None
+    signature = types.void(z, types.intp, types.intp, u, scale, types.intp, p, types.intp)
+
+    def build(context, builder, sig, args):
+        block = _Block(context, builder, z.dtype)
+        z_data, u_data = block.data(z, args[0]), block.data(u, args[3])
+        scale_data, p_data = block.data(scale, args[4]), block.data(p, args[6])
+        z_at, ldz, scale_at, p_at = args[1], args[2], args[5], args[7]
+        done = []
+        for r in range(block.width):
+            row = block.load(z_data, block.at(z_at, r, ldz))
+            for k, solved in enumerate(done):
+                factor = block.load_scalar(u_data, ir.Constant(INDEX, k * block.width + r))
+                row = block.fma(block.spread(factor), solved, row)
+            root = block.load_scalar(scale_data, block.at(scale_at, r, 1))
+            row = builder.fmul(row, block.spread(root))
+            done.append(row)
+        for r, row in enumerate(done):
+            block.store(row, p_data, block.at(p_at, r, block.width))
+        return context.get_dummy_value()
+
+    return signature, build
+
+
+@intrinsic
+def _eliminate_lanes(typingctx, c, code, start, degree):
+    if not _floats(c) or not isinstance(code, types.Array):
+        return None
+    signature = types.void(c, code, types.intp, types.intp)
+
+    def build(context, builder, sig, args):
+        block = _Block(context, builder, c.dtype)
+        c_data = block.data(c, args[0])
+        code_data = block.data(code, args[1])
+        start, degree = args[2], args[3]
+
+        def slot(index):
+            return builder.mul(builder.sext(block.load_scalar(code_data, index), INDEX), width)
+
+        width = ir.Constant(INDEX, block.width)
+        with block.loop(degree, [block.zero]) as loop:
+            value = block.load(c_data, slot(builder.add(start, loop.index)))
+            loop.next[0] = builder.fadd(loop.results[0], value)
+        total = loop.results[0]
+        one = ir.Constant(block.vector, [1.0] * block.width)
+        inverse = builder.select(
+            builder.fcmp_ordered(">", total, block.zero), builder.fdiv(one, total), block.zero
+        )
+        with block.loop(degree, [builder.add(start, degree)]) as rows:
+            own = builder.add(start, rows.index)
+            value = builder.fmul(block.load(c_data, slot(own)), inverse)
+            with block.loop(rows.index, []) as columns:
+                target = slot(builder.add(rows.results[0], columns.index))
+                other = block.load(c_data, slot(builder.add(start, columns.index)))
+                block.store(block.fma(value, other, block.load(c_data, target)), c_data, target)
+            rows.next[0] = builder.add(rows.results[0], rows.index)
+        with block.loop(degree, []) as loop:  # freed slots are zero when they are used again
+            block.store(block.zero, c_data, slot(builder.add(start, loop.index)))
+        return context.get_dummy_value()
+
+    return signature, build
+
+
+@intrinsic
+def _lane_weights(typingctx, c, code, start, degree, weights, w0):
+    if not _floats(c, weights) or not isinstance(code, types.Array):
+        return None
+    signature = types.void(c, code, types.intp, types.intp, weights, types.intp)
+
+    def build(context, builder, sig, args):
+        block = _Block(context, builder, c.dtype)
+        c_data, code_data = block.data(c, args[0]), block.data(code, args[1])
+        w_data = block.data(weights, args[4])
+        start, degree, w_at = args[2], args[3], args[5]
+        width = ir.Constant(INDEX, block.width)
+
+        def slot(index):
+            return builder.mul(builder.sext(block.load_scalar(code_data, index), INDEX), width)
+
+        with block.loop(degree, [block.zero]) as loop:
+            value = block.load(c_data, slot(builder.add(start, loop.index)))
+            loop.next[0] = builder.fadd(loop.results[0], value)
+        total = loop.results[0]
+        one = ir.Constant(block.vector, [1.0] * block.width)
+        inverse = builder.select(
+            builder.fcmp_ordered(">", total, block.zero), builder.fdiv(one, total), block.zero
+        )
+        with block.loop(degree, []) as loop:
+            value = builder.fmul(block.load(c_data, slot(builder.add(start, loop.index))), inverse)
+            block.store(value, w_data, block.at(w_at, loop.index, block.width))
+        return context.get_dummy_value()
+
+    return signature, build
+
+
+@intrinsic
+def _mix_lanes(typingctx, y, target, weights, w0, nodes, start, degree):
+    if not _floats(y, weights) or not isinstance(nodes, types.Array):
+        return None
+    signature = types.void(y, types.intp, weights, types.intp, nodes, types.intp, types.intp)
+
+    def build(context, builder, sig, args):
+        block = _Block(context, builder, y.dtype)
+        y_data, w_data = block.data(y, args[0]), block.data(weights, args[2])
+        node_data = block.data(nodes, args[4])
+        target, w_at, start, degree = args[1], args[3], args[5], args[6]
+        lanes = ir.Constant(INDEX, 2 * block.width)
+        with block.loop(degree, [block.zero, block.zero]) as loop:
+            weight = block.spread(block.load_scalar(w_data, block.at(w_at, loop.index, block.width)))
+            node = builder.sext(block.load_scalar(node_data, builder.add(start, loop.index)), INDEX)
+            row = builder.mul(node, lanes)
+            for n in range(2):
+                value = block.load(y_data, block.at(row, n, block.width))
+                loop.next[n] = block.fma(weight, value, loop.results[n])
+        row = builder.mul(target, lanes)
+        for n in range(2):
+            block.store(loop.results[n], y_data, block.at(row, n, block.width))
+        return context.get_dummy_value()
+
+    return signature, build
+
+
+@intrinsic
+def _tile_mix(typingctx, x, out, first, p, p0, sliver, n_slivers):
+    if not _floats(x, p):
+        return None
+    signature = types.void(x, types.intp, types.intp, p, types.intp, types.intp, types.intp)
+
+    def build(context, builder, sig, args):
+        block = _Block(context, builder, x.dtype)
+        x_data, p_data = block.data(x, args[0]), block.data(p, args[3])
+        _, out, first, _, p_at, sliver, n_slivers = args
+        lanes = 2 * block.width
+        with block.loop(n_slivers, [block.zero] * (MR * 2)) as loop:
+            here = block.at(p_at, loop.index, sliver)
+            row = block.at(first, loop.index, lanes * block.width)
+            total = list(loop.results)
+            for k in range(block.width):
+                values = [block.load(x_data, block.at(row, 2 * k + n, block.width)) for n in range(2)]
+                for r in range(MR):
+                    a = block.spread(block.load_scalar(p_data, block.at(here, r * block.width + k, 1)))
+                    for n in range(2):
+                        total[2 * r + n] = block.fma(a, values[n], total[2 * r + n])
+            loop.next[:] = total
+        for r in range(MR):
+            for n in range(2):
+                block.store(loop.results[2 * r + n], x_data, block.at(out, 2 * r + n, block.width))
+        return context.get_dummy_value()
+
+    return signature, build
+
+
+def _np_lane_weights(c, code, start, degree, weights, w0):
+    v = 64 // c.itemsize
+    near = c.reshape(-1, v)[code[start : start + degree]]
+    total = near.sum(axis=0)
+    inverse = np.divide(1.0, total, out=np.zeros_like(total), where=total > 0.0)
+    weights[w0 : w0 + degree * v] = (near * inverse).ravel()
+
+
+def _np_mix_lanes(y, target, weights, w0, nodes, start, degree):
+    v = 64 // y.itemsize
+    lanes = y.reshape(-1, 2 * v)
+    lanes[target] = weights[w0 + np.arange(degree) * v] @ lanes[nodes[start : start + degree]]
+
+
+def _np_tile_mix(x, out, first, p, p0, sliver, n_slivers):
+    v = 64 // x.itemsize
+    k = np.arange(n_slivers)[:, None] * sliver + np.arange(v)
+    rows = p[p0 + np.arange(MR)[:, None] * v + k.ravel()]
+    values = x[first : first + n_slivers * v * 2 * v].reshape(-1, 2 * v)
+    x[out : out + MR * 2 * v] = (rows @ values).ravel()
+
+
+def _np_tile_update(c, c0, ldc, p, a0, b0, sliver, n_k):
+    v = 64 // p.itemsize
+    k = np.arange(n_k)[:, None] * v
+    a = p[a0 + k + np.arange(MR)]
+    columns = (np.arange(NS)[:, None] * sliver + np.arange(v)).ravel()
+    b = p[b0 + k + columns]
+    target = c0 + np.arange(MR)[:, None] * ldc + np.arange(NS * v)
+    c[target] += a.T @ b
+
+
+def _np_row_sums(z, z0, ldz, n_vectors, sums):
+    v = 64 // z.itemsize
+    rows = z[z0 + np.arange(v)[:, None] * ldz + np.arange(n_vectors * v)]
+    sums[:] = rows.reshape(v, n_vectors, v).sum(axis=1).sum(axis=1)
+
+
+def _np_solve_sliver(z, z0, ldz, u, scale, scale0, p, p0):
+    v = 64 // z.itemsize
+    for r in range(v):
+        row = z[z0 + r * ldz : z0 + r * ldz + v].copy()
+        for k in range(r):
+            row += u[k * v + r] * p[p0 + k * v : p0 + (k + 1) * v]
+        p[p0 + r * v : p0 + (r + 1) * v] = row * scale[scale0 + r]
+
+
+def _np_eliminate_lanes(c, code, start, degree):
+    v = 64 // c.itemsize
+    lanes = c.reshape(-1, v)
+    own = code[start : start + degree]
+    total = lanes[own].sum(axis=0)
+    inverse = np.divide(1.0, total, out=np.zeros_like(total), where=total > 0.0)
+    at = start + degree
+    for a in range(degree):
+        lanes[code[at : at + a]] += lanes[own[a]] * inverse * lanes[own[:a]]
+        at += a
+    lanes[own] = 0.0
+
+
+if config.DISABLE_JIT:
+    tile_update, row_sums = _np_tile_update, _np_row_sums
+    solve_sliver, eliminate_lanes = _np_solve_sliver, _np_eliminate_lanes
+    lane_weights, mix_lanes, tile_mix = _np_lane_weights, _np_mix_lanes, _np_tile_mix
+else:
+    tile_update, row_sums = _tile_update, _row_sums
+    solve_sliver, eliminate_lanes = _solve_sliver, _eliminate_lanes
+    lane_weights, mix_lanes, tile_mix = _lane_weights, _mix_lanes, _tile_mix
