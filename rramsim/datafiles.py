@@ -26,7 +26,7 @@ Arrays = dict[str, tuple[NDArray[Any], NDArray[Any]]]
 
 IDX_PREFIXES = {"train": "train", "test": "t10k"}
 SPLIT_NAMES = ("train", "calibration", "validation", "test")
-IDX_DTYPES = {0x08: np.uint8, 0x09: np.int8, 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
+IDX_DTYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 CIFAR_PIXELS = 3 * 32 * 32
 
 
@@ -43,6 +43,12 @@ def _idx_file(directory: Path, prefix: str, kind: str) -> Path | None:
 def find_idx(directory: Path) -> bool:
     """Whether the directory holds idx images."""
     return any(_idx_file(directory, prefix, "images") for prefix in IDX_PREFIXES.values())
+
+
+def has_all_idx(directory: Path) -> bool:
+    """Whether images and labels are there for training and test."""
+    roles = ((prefix, kind) for prefix in IDX_PREFIXES.values() for kind in ("images", "labels"))
+    return all(_idx_file(directory, *role) for role in roles)
 
 
 def read_idx(path: Path) -> NDArray[Any]:
@@ -172,7 +178,8 @@ def _pair(table: Mapping[str, NDArray[Any]], prefix: str, path: Path) -> tuple[N
 
 def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # numpy leaves its own handle open where the archive is damaged
+        with path.open("rb") as stream, zipfile.ZipFile(stream), np.load(stream, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(

@@ -221,7 +221,7 @@ def load_teacher(name: str) -> Network:
     return Network.load(data_path("teachers", f"{name}.h5"))
 
 
-def _frozen(mapping: dict[str, Any]) -> Mapping[str, Any]:
+def _frozen(mapping: Mapping[Any, Any]) -> Mapping[str, Any]:
     return MappingProxyType(dict(mapping))
 
 
@@ -261,11 +261,13 @@ def make_dataset(
         raise InputError(f"{name}: labels must lie in 0..{n_classes - 1}, got {highest}")
     if not {"calibration", "validation"} & set(checked):
         checked = _carve(checked, indices)
-    source = checked["train"][0] if "train" in checked else np.concatenate([p for p, _ in checked.values()])
+    measured = [checked["train"][0]] if "train" in checked else [pixels for pixels, _ in checked.values()]
     if pixel_max is None:
-        pixel_max = 255.0 if source.dtype == np.uint8 else 1.0
-    mean = float((source / pixel_max).mean()) if mean is None else float(mean)
-    std = float((source / pixel_max).std()) if std is None else float(std)
+        pixel_max = 255.0 if measured[0].dtype == np.uint8 else 1.0
+    if mean is None or std is None:
+        moments = _mean_and_std(measured)
+        mean = moments[0] / pixel_max if mean is None else mean
+        std = moments[1] / pixel_max if std is None else std
     if not (np.isfinite([mean, std, pixel_max]).all() and std > 0 and pixel_max > 0):
         raise InputError(
             f"{name}: std and pixel_max must be positive, got mean {mean:g}, std {std:g}, pixel_max "
@@ -279,6 +281,17 @@ def make_dataset(
         if part in checked
     }
     return Dataset(name, _frozen(splits), mean, std, n_classes, _frozen(dict(provenance)), class_names)
+
+
+def _mean_and_std(arrays: list[NDArray[Any]]) -> tuple[float, float]:
+    """Over all entries, in double precision and a few images at a time."""
+    n, total, squares = 0, 0.0, 0.0
+    for array in arrays:
+        for start in range(0, len(array), 1000):
+            part = array[start : start + 1000].astype(np.float64)
+            n, total, squares = n + part.size, total + part.sum(), squares + (part * part).sum()
+    mean = total / n
+    return float(mean), float(np.sqrt(max(squares / n - mean * mean, 0.0)))
 
 
 def _check_split(
@@ -384,10 +397,10 @@ def _fashion_mnist_full() -> Dataset:
     ):
         if datafiles.find_idx(directory):
             return _fashion_from(directory)
-    base = os.environ.get(DATA_VARIABLE) or os.environ.get("XDG_CACHE_HOME")
-    cache = Path(base) if base else Path.home() / ".cache" / "rramsim"
-    directory = cache / "fashion_mnist_full"
-    if not datafiles.find_idx(directory):
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rramsim"
+    store = Path(os.environ.get(DATA_VARIABLE) or cache).expanduser()
+    directory = store / "fashion_mnist_full"
+    if not datafiles.has_all_idx(directory):
         try:
             datafiles.download_gzip(FASHION_URL, FASHION_SHA256, directory)
         except OSError as error:
@@ -422,7 +435,10 @@ def _fashion_from(directory: Path) -> Dataset:
         std=embedded.std,
         n_classes=10,
         class_names=FASHION_CLASSES,
-        provenance={**embedded.provenance, "script": "none", "directory": str(directory)},
+        provenance={
+            "origin": f"{embedded.provenance['origin']}, read from {directory}",
+            "licence": embedded.provenance["licence"],
+        },
     )
 
 
