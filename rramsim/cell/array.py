@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rramsim import random
-from rramsim.cell.disturb import DisturbLaw, ExponentialLaw, PowerLaw, disturb_law
+from rramsim.cell.disturb import DisturbLaw, ExponentialLaw, PowerLaw, disturb_law, kernel_kind
 from rramsim.cell.faults import draw_faults
 from rramsim.cell.laws import ErrorLaw, LognormalLaw, NormalLaw
 from rramsim.cell.noise import read_sigma
@@ -147,7 +147,7 @@ class CellArray:
         self._sigma = np.array(drift.sigma_polynomial or (0.0,))
         self._sigma_offset = np.array(drift.sigma_offset or (0.0,))
         law, p, t_reference = self.disturb_law, 0.0, 1.0
-        kind = law.kind if law is not None else kernels.DISTURB_OFF
+        kind = kernel_kind(law)
         if isinstance(law, PowerLaw):
             p, t_reference = float(law.exponent(self.disturb.v_read)), law.constants["t0"]
         elif isinstance(law, ExponentialLaw):
@@ -406,7 +406,7 @@ class CellArray:
             self._susceptibility, self._drift, self._mean, self._sigma, self._sigma_offset,
             self._disturb, base, self._g,
         )  # fmt: skip
-        if law is not None and law.kind == kernels.DISTURB_TABLE:
+        if law is not None and self._disturb.kind == kernels.DISTURB_TABLE:
             self._apply_user_law(law)
         if self._captured.size:
             self._apply_traps()

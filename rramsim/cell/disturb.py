@@ -57,14 +57,16 @@ class DisturbLaw:
         Direction under `polarity = "default"`.
     v_valid : float
         Highest read voltage [V] for which the law was given.
-    kind : int
-        Kernel that evaluates it; `DISTURB_TABLE` means `remaining` is called with arrays.
+    depends_on_cycles : bool
+        Whether `weight` does; it then is tabulated over write counts.
+
+    The shipped laws have a kernel; any law that overrides `remaining` is called with arrays,
+    one word line at a time.
     """
 
     defaults: dict[str, float] = {}  # noqa: RUF012
     polarity = "negative"
     v_valid = np.inf
-    kind = kernels.DISTURB_TABLE
     depends_on_cycles = False
 
     def __init__(self, *, v_read: float, t_read: float, **constants: float) -> None:
@@ -124,7 +126,6 @@ class PowerLaw(DisturbLaw):
     }
     # highest voltage at which reference values of the law are at hand; see docs/cells.md
     v_valid = 0.5
-    kind = kernels.DISTURB_POWER
     depends_on_cycles = True
 
     def exponent(self, v: ArrayLike) -> NDArray[np.float64]:
@@ -184,7 +185,6 @@ class ExponentialLaw(DisturbLaw):
     """
 
     defaults = {"tau": 1.0, "v_scale": 0.0, "sigma_susceptibility": 0.0}  # noqa: RUF012  [s], [V], -
-    kind = kernels.DISTURB_EXPONENTIAL
 
     def __init__(self, **settings: float) -> None:
         super().__init__(**settings)
@@ -220,6 +220,17 @@ class DriftToMaximumLaw(ExponentialLaw):
     @property
     def tau(self) -> float:
         return self.constants["period"] / max(self.constants["rate"], 1e-300)
+
+
+def kernel_kind(law: DisturbLaw | None) -> int:
+    """Kernel that evaluates `law`; `DISTURB_TABLE` calls its `remaining` with arrays."""
+    if law is None:
+        return kernels.DISTURB_OFF
+    kinds = {
+        PowerLaw.remaining: kernels.DISTURB_POWER,
+        ExponentialLaw.remaining: kernels.DISTURB_EXPONENTIAL,
+    }
+    return kinds.get(type(law).remaining, kernels.DISTURB_TABLE)
 
 
 _LAWS: dict[str, Callable[..., Any]] = {}

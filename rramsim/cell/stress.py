@@ -96,7 +96,7 @@ def add_solved(
     if len(v_cell) == 0:
         return
     law.check_voltage(float(np.abs(v_cell).max()))
-    if isinstance(law, PowerLaw):
+    if isinstance(law, PowerLaw) and type(law).weight is PowerLaw.weight:
         signed = polarity(law, config) == "bipolar"
         share = 1.0 if signed else float(sign(law, config, np.ones(())))
         base = law.log_bracket(np.arange(count_max + 1) + config.cycles_before)

@@ -1,0 +1,218 @@
+"""Fits to synthetic measurements recover what made them; seeds fixed, limits 5 standard errors."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from rramsim.cell import CellArray, CellsConfig, DisturbConfig, load_preset
+from rramsim.checks import InputError
+from rramsim.device_fit import fit
+
+N_CELLS = 400
+
+
+def save(path, header, rows):
+    text = [",".join(header)]
+    text += [",".join(f"{value:.9g}" for value in row) for row in rows]
+    path.write_text("\n".join(text) + "\n")
+    return path
+
+
+def programmed(path, config, *, n_cycles=4, times=(), seed=3):
+    """Cells written `n_cycles` times to random levels, read 1 s after each write and at `times`."""
+    rng = np.random.default_rng(seed)
+    array = CellArray((N_CELLS, 1), config, seed=seed)
+    rows = []
+
+    def read(cycle, time, levels):
+        for cell, (level, g) in enumerate(zip(levels[:, 0], array.conductance[:, 0], strict=True)):
+            rows.append((level, g, cell, cycle, time))
+
+    for cycle in range(n_cycles):
+        levels = rng.integers(0, config.n_levels, (N_CELLS, 1))
+        array.write(levels)
+        now = 1.0
+        array.wait(now)
+        read(cycle, now, levels)
+        for time in times:
+            array.wait(time - now)
+            now = time
+            read(cycle, now, levels)
+    return save(path, ("level", "g_measured", "cell", "cycle", "time"), rows)
+
+
+class TestProgramming:
+    def test_lognormal_is_recognised(self, tmp_path):
+        config = CellsConfig(law="lognormal", sigma=0.15, n_levels=4, fixed_fraction=0.7)
+        result = fit(programmed(tmp_path / "m.csv", config))
+        assert result.law == "lognormal"
+        n = result.counts.sum()
+        assert result.sigma["sigma"] == pytest.approx(0.15, rel=5 / np.sqrt(2 * n / 2))  # repeats correlate
+        assert abs(result.fixed_fraction - 0.7) < 5 * result.fixed_fraction_error
+        assert result.fixed_fraction_error < 0.05
+        assert result.laws[0].ks_p_value > 1e-3
+        np.testing.assert_allclose(result.means, config.scale.levels, rtol=0.1)
+
+    def test_normal_with_a_polynomial(self, tmp_path):
+        config = CellsConfig(
+            law="normal",
+            n_levels=8,
+            sigma_polynomial=(0.3e-6, 3e-6, -2e-6),
+            g_polynomial=40e-6,
+            fixed_fraction=0.2,
+        )
+        result = fit(programmed(tmp_path / "m.csv", config))
+        assert result.law == "normal"
+        wanted = config.error_law().sigma
+        fitted = np.polynomial.polynomial.polyval(
+            result.means / result.sigma["g_polynomial"], result.sigma["sigma_polynomial"]
+        )
+        np.testing.assert_allclose(fitted, wanted, rtol=0.15)
+        assert abs(result.fixed_fraction - 0.2) < 5 * result.fixed_fraction_error
+
+    @pytest.mark.parametrize("fraction", [0.0, 1.0])
+    def test_pure_parts(self, tmp_path, fraction):
+        config = CellsConfig(law="lognormal", sigma=0.1, n_levels=4, fixed_fraction=fraction)
+        result = fit(programmed(tmp_path / "m.csv", config))
+        assert result.fixed_fraction == pytest.approx(fraction, abs=0.1)
+
+    def test_one_write_leaves_the_split_open(self, tmp_path):
+        config = CellsConfig(law="lognormal", sigma=0.1, n_levels=4)
+        result = fit(programmed(tmp_path / "m.csv", config, n_cycles=1))
+        assert result.fixed_fraction is None
+        assert "no cell was rewritten" in result.summary()
+
+    def test_published_numbers_of_yao(self, tmp_path):
+        """Eight levels of 2.5 uS, error N(0, 108 nA at 0.2 V) as printed: sigma 0.54 uS comes back."""
+        rng = np.random.default_rng(1)
+        levels = np.repeat(np.arange(1, 9) * 2.5e-6, 300)
+        g = (levels * 0.2 + 108e-9 * rng.standard_normal(levels.size)) / 0.2
+        result = fit(save(tmp_path / "yao.csv", ("g_target", "g_measured"), zip(levels, g, strict=True)))
+        assert result.law == "normal"
+        (sigma,) = result.sigma["sigma_conductance"]
+        assert sigma == pytest.approx(0.54e-6, rel=5 / np.sqrt(2 * levels.size))
+
+    def test_wrong_law_fits_badly(self, tmp_path):
+        rng = np.random.default_rng(1)
+        level = np.repeat(np.arange(3), 400)
+        g = (level + 1.0) * 10e-6 + rng.uniform(-2e-6, 2e-6, level.size)
+        result = fit(save(tmp_path / "m.csv", ("level", "g_measured"), zip(level, g, strict=True)))
+        assert result.laws[0].ks_p_value < 0.01
+
+
+class TestTime:
+    def test_logarithmic_drift_of_cmo(self, tmp_path):
+        config = load_preset("cmo_hfox_2025").cells(n_levels=4)
+        drift = fit(programmed(tmp_path / "m.csv", config, times=(10.0, 100.0, 1e3, 1e4))).drift
+        assert drift.law == "logarithmic"
+        assert drift.parameters["t_reference"] == 1.0
+        assert drift.parameters["mean_polynomial"][0] == pytest.approx(-0.089e-6, abs=0.02e-6)
+        assert drift.parameters["sigma_polynomial"][0] == pytest.approx(0.042e-6, rel=0.15)
+        assert drift.parameters["sigma_offset"][0] == pytest.approx(0.4118e-6, rel=0.1)
+
+    def test_power_drift(self, tmp_path):
+        config = dataclasses.replace(
+            load_preset("bhattacharjee_2023").cells(n_levels=4),
+            drift=dataclasses.replace(
+                load_preset("bhattacharjee_2023").cells().drift, sigma_polynomial=(0.01,)
+            ),
+        )
+        drift = fit(programmed(tmp_path / "m.csv", config, times=(10.0, 1e3, 1e5))).drift
+        assert drift.law == "power"
+        assert drift.parameters["mean_polynomial"][0] == pytest.approx(0.04, abs=0.003)
+        assert drift.parameters["sigma_polynomial"][0] == pytest.approx(0.01, rel=0.1)
+
+
+class TestDisturb:
+    CELLS = CellsConfig(law="normal", sigma_conductance=(0.3e-6,), n_levels=4)
+
+    def measured(self, path, disturb, voltages, noise=0.001):
+        rng, rows = np.random.default_rng(5), []
+        for part, v in enumerate(voltages):
+            own = dataclasses.replace(disturb, v_read=v) if disturb.law == "power" else disturb
+            array = CellArray((60, 1), self.CELLS, disturb=own, seed=part)
+            levels = rng.integers(0, 4, (60, 1))
+            array.write(levels)
+            done = 0.0
+            for reads in (0.0, 1e3, 1e4, 1e5, 1e6, 1e7):
+                array.add_reads(np.full((60, 1), reads - done), [v])
+                done = reads
+                g = array.conductance[:, 0] * (1.0 + noise * rng.standard_normal(60) * (reads > 0))
+                rows += [(levels[c, 0], g[c], c + 100 * part, 1, reads, v) for c in range(60)]
+        return save(path, ("level", "g_measured", "cell", "n_cycles", "n_reads", "v_read"), rows)
+
+    def test_power_law(self, tmp_path):
+        path = self.measured(tmp_path / "m.csv", DisturbConfig(law="power"), (0.2, 0.3, 0.4, 0.5))
+        disturb = fit(path).disturb
+        assert disturb.law == "power"
+        assert disturb.parameters["c1"] == pytest.approx(0.0068, rel=0.02)
+        assert disturb.parameters["a"] == pytest.approx(0.11, rel=0.02)
+        assert disturb.parameters["b"] == pytest.approx(1.43339, rel=0.02)
+        assert disturb.parameters["polarity"] == "negative"
+        assert disturb.others["exponential"] > 10.0  # BIC
+
+    @pytest.mark.parametrize("polarity", ["negative", "positive"])
+    def test_exponential_law(self, tmp_path, polarity):
+        config = DisturbConfig(
+            law="exponential", v_read=0.3, polarity=polarity, parameters={"tau": 0.1, "v_scale": 0.05}
+        )
+        disturb = fit(self.measured(tmp_path / "m.csv", config, (0.2, 0.3, 0.4))).disturb
+        assert disturb.law == "exponential"
+        assert disturb.parameters["polarity"] == polarity
+        assert disturb.parameters["v_scale"] == pytest.approx(0.05, rel=0.02)
+        assert disturb.parameters["tau"] == pytest.approx(0.1, rel=0.05)
+
+
+class TestPresetFile:
+    def test_round_trip_through_a_preset(self, tmp_path):
+        config = dataclasses.replace(load_preset("cmo_hfox_2025_wide").cells(n_levels=4), fixed_fraction=0.3)
+        result = fit(programmed(tmp_path / "m.csv", config, times=(10.0, 1e4)))
+        path = result.save(tmp_path / "fitted.toml", "CMO again")
+        again = CellsConfig(preset=str(path))
+        np.testing.assert_allclose(again.scale.levels, result.means)
+        assert again.law == "normal"
+        assert again.fixed_fraction == result.fixed_fraction
+        assert again.drift.law == "logarithmic"
+        assert load_preset(str(path)).title == "CMO again"
+        with pytest.raises(InputError, match="exists already"):
+            result.save(path)
+
+    def test_disturbance_round_trip(self, tmp_path):
+        source = TestDisturb().measured(tmp_path / "m.csv", DisturbConfig(law="power"), (0.3, 0.4))
+        path = fit(source).save(tmp_path / "fitted.toml")
+        config = DisturbConfig(preset=str(path), v_read=0.4)
+        assert config.law == "power"
+        assert config.parameters["c1"] == pytest.approx(0.0068, rel=0.05)
+
+
+class TestErrors:
+    GOOD = "level,g_measured\n" + "\n".join(f"{k % 2},{(k % 2 + 1) * 1e-5 + k * 1e-7}" for k in range(8))
+
+    @pytest.mark.parametrize(
+        ("old", "new", "message"),
+        [
+            ("g_measured", "g_mesured", "unknown column 'g_mesured'; did you mean 'g_measured'"),
+            ("level,", "cell,", "needs the columns g_measured and level or g_target"),
+            ("\n1,2.01e-05", "\n1,2.01e-05,3", r"line 3: 2 entries wanted, got 3"),
+            ("\n1,2.01e-05", "\n1,high", r"line 3: g_measured must be a number, got 'high'"),
+            ("\n1,2.01e-05", "\n1,", "g_measured must be finite"),
+            ("\n1,2.01e-05", "\n1,20.1", "must be siemens, were resistances given"),
+            ("\n1,2.01e-05", "\n,2.01e-05", "level must be given in every row"),
+            ("\n1,2.01e-05", "\n2,2.01e-05", "every level needs at least 3 programmed values"),
+        ],
+    )
+    def test_messages(self, tmp_path, old, new, message):
+        path = tmp_path / "m.csv"
+        path.write_text(self.GOOD.replace(old, new))
+        with pytest.raises(InputError, match=message):
+            fit(path)
+
+    def test_comments_and_blank_lines(self, tmp_path):
+        path = tmp_path / "m.csv"
+        path.write_text("# bench 3\n\n" + self.GOOD + "\n")
+        assert fit(path).counts.tolist() == [4, 4]
+
+    def test_missing_file(self, tmp_path):
+        with pytest.raises(InputError, match="cannot be read"):
+            fit(tmp_path / "none.csv")
