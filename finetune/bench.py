@@ -1,0 +1,168 @@
+"""The tuner's workplace: one chip behind a gate and a meter, the teacher, the calibration images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from finetune.budget import Budget, MeteredChip
+from rramsim.checks import InputError, check_array
+from rramsim.deployment import Deployment
+from rramsim.gate import Gate
+from rramsim.network import Network
+from rramsim.protocol import ChipProtocol, Tier
+from rramsim.random import Cause, stream, text_key
+
+__all__ = ["Bench", "Checkpoint"]
+
+Evaluate = Callable[[Deployment], Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """What the evaluation callback said at some point of a run, and what had been spent by then."""
+
+    label: str
+    value: Any
+    vectors: int
+    cell_writes: int
+
+
+class Bench:
+    """Everything a strategy works with.
+
+    Parameters
+    ----------
+    chip : ChipProtocol
+        The chip; the strategy sees it only through `deployment.chip`, a gate around a meter.
+    network : Network
+        What the chip shall compute.
+    teacher : Network
+        Whose layer outputs are the targets; normally the same network in full precision.
+    images : ndarray, shape (n_images, c, h, w)
+        Calibration images.
+    labels : ndarray, shape (n_images,), optional
+        Never needed; strategies that can use labels say so.
+    budget : Budget
+    tier : Tier
+        What the strategy declared to need.
+    seed : int
+        Of the tuner's own draws.
+    evaluate : callable, optional
+        Called with a deployment on a fork of the chip at every checkpoint.
+    start_from : Deployment, optional
+        Digital state of a chip that is mapped already; else the chip is taken to be reset.
+    shuffle_teacher : bool
+        Control experiment: targets belong to other images, so nothing can be recovered.
+
+    Attributes
+    ----------
+    deployment : Deployment
+        The digital state being tuned, on the gated chip.
+    budget : MeteredChip
+        Counts and limits.
+    history : list of dict
+        Rows written by `record`.
+    """
+
+    def __init__(
+        self,
+        chip: ChipProtocol,
+        network: Network,
+        teacher: Network,
+        images: NDArray[Any],
+        *,
+        labels: NDArray[np.integer] | None = None,
+        budget: Budget | None = None,
+        tier: Tier = Tier.LAYERS,
+        seed: int = 0,
+        evaluate: Evaluate | None = None,
+        start_from: Deployment | None = None,
+        shuffle_teacher: bool = False,
+    ) -> None:
+        limits = budget if budget is not None else Budget()
+        images = check_array(images, "calibration images", shape=(None, None, None, None), dtype=np.float32)
+        if limits.images is not None:
+            images = images[: limits.images]
+            labels = None if labels is None else labels[: limits.images]
+        if not len(images):
+            raise InputError("calibration needs at least one image, got none")
+        missing = set(network.mapped) - {node.name for node in teacher.nodes}
+        if missing:
+            raise InputError(
+                f"the teacher must have the mapped nodes of the network, lacks {sorted(missing)}"
+            )
+        self._chip = chip
+        self.network = network
+        self.teacher = teacher
+        self.images = images
+        self.labels = labels
+        self.seed = int(seed)
+        self.budget = MeteredChip(chip, limits)
+        self.deployment = Deployment(network, Gate(self.budget, tier))
+        self.was_mapped = start_from is not None
+        if start_from is not None:
+            self.deployment.load_state_dict(start_from.state_dict())
+        self._evaluate = evaluate
+        self._teacher_values: dict[str, NDArray[np.float32]] = {}
+        self._order = self.rng("shuffled teacher").permutation(len(images)) if shuffle_teacher else None
+        self.history: list[dict[str, Any]] = []
+        self.checkpoints: list[Checkpoint] = []
+
+    def rng(self, purpose: str) -> np.random.Generator:
+        """Generator of the tuner's own draws; depends on the seed and `purpose` alone."""
+        return stream(self.seed, Cause.TUNER, text_key(purpose))
+
+    def teacher_values(self, name: str) -> NDArray[np.float32]:
+        """A tensor of the teacher for the calibration images; digital, costs the chip nothing."""
+        if name not in self._teacher_values:
+            keep = {*self.teacher.mapped, self.teacher.output, name}
+            values: dict[str, Any] = {"input": self.images}
+            self.teacher.evaluate(values, self.teacher.output, keep=keep)
+            if self._order is not None:
+                values = {key: value[self._order] for key, value in values.items()}
+            self._teacher_values |= {key: values[key] for key in keep}
+        return self._teacher_values[name]
+
+    def record(self, layer: str, step: str, **quantities: float) -> None:
+        """Append a history row: numbers of a step, with the costs so far."""
+        row = {"layer": layer, "step": step, **{key: float(value) for key, value in quantities.items()}}
+        self.history.append(row | {"vectors": self.budget.vectors, "cell_writes": self.budget.cell_writes})
+
+    def checkpoint(self, label: str) -> None:
+        """Evaluate on a fork: changes no bit of the tuned chip. A chip without forks evaluates in place."""
+        if self._evaluate is None:
+            return
+        fork = getattr(self._chip, "fork", None)
+        chip = self._chip if fork is None else fork(len(self.checkpoints))
+        value = self._evaluate(self.deployment.on(chip))
+        self.checkpoints.append(
+            Checkpoint(
+                label=label, value=value, vectors=self.budget.vectors, cell_writes=self.budget.cell_writes
+            )
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """The chip's (where it has one), the host's and the meter's state, and the history."""
+        state = getattr(self._chip, "state_dict", None)
+        return {
+            "chip": None if state is None else state(),
+            "deployment": self.deployment.state_dict(),
+            "budget": self.budget.state_dict(),
+            "history": [dict(row) for row in self.history],
+            "checkpoints": [dict(vars(entry)) for entry in self.checkpoints],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state_dict`, bit for bit where the chip can."""
+        load = getattr(self._chip, "load_state_dict", None)
+        if state["chip"] is not None and load is not None:
+            load(state["chip"])
+        self.deployment.load_state_dict(state["deployment"])
+        self.budget.load_state_dict(state["budget"])
+        self.history = [dict(row) for row in state["history"]]
+        self.checkpoints = [Checkpoint(**entry) for entry in state["checkpoints"]]

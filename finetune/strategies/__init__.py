@@ -1,0 +1,9 @@
+"""Tuning strategies: importing this package fills the registry of `finetune.strategies.base`."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+
+for _module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_module.name}")

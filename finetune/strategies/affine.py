@@ -1,0 +1,90 @@
+"""Per-column corrections of a layer's outputs: least squares to the teacher, or its moments."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from finetune.bench import Bench
+from finetune.strategies.base import LayerStep, register
+from finetune.strategies.work import Work
+from rramsim.checks import InputError
+
+__all__ = ["Affine", "BatchNorm"]
+
+
+@register("lsq.affine")
+class Affine(LayerStep):
+    """Gain and offset of each column by ridge regression of the teacher's outputs on the chip's.
+
+    ``min |z - a y - b|**2 + n ridge var(y) (a - 1)**2`` over the samples whose conversion did not
+    saturate, in closed form. A dead column (constant output) gets a = 0 and the teacher's mean.
+
+    Parameters
+    ----------
+    ridge : float
+        Strength of the pull to the nominal gain, in units of the output's variance.
+    min_share : float
+        Columns with a smaller share of unsaturated samples use all their samples.
+    """
+
+    name = "lsq.affine"
+
+    def __init__(self, *, ridge: float = 1e-3, min_share: float = 0.2) -> None:
+        if not ridge >= 0:
+            raise InputError(f"lsq.affine: ridge must be >= 0, got {ridge:g}")
+        self.ridge = ridge
+        self.min_share = min_share
+
+    def tune_layer(self, bench: Bench, work: Work) -> None:
+        """Fit on every vector of the calibration images."""
+        codes, saturated = work.full_reading()
+        host = work.host
+        z = work.target.astype(np.float64)
+        correction = host.correction(work.codes)
+        if correction is not None:
+            z = z - correction
+        y = codes * host.unit
+        keep = ~saturated
+        keep[:, keep.mean(axis=0) < self.min_share] = True
+        n = keep.sum(axis=0)
+        mean_y = (y * keep).sum(axis=0) / n
+        mean_z = (z * keep).sum(axis=0) / n
+        dy, dz = (y - mean_y) * keep, (z - mean_z) * keep
+        var_y, cov = np.square(dy).mean(axis=0), (dy * dz).mean(axis=0)
+        alive = var_y > np.square(host.unit) * 1e-6
+        pull = self.ridge * var_y
+        host.gain = np.where(alive, (cov + pull) / np.where(alive, var_y + pull, 1.0), 0.0)
+        host.offset = mean_z - host.gain * mean_y
+        residual = np.square(dz - host.gain * dy).sum(axis=0)
+        spread = np.square(dz).sum(axis=0)
+        bench.record(
+            work.layer,
+            self.name,
+            error=float(np.mean(residual / np.maximum(spread, 1e-30))),
+            saturated=float(saturated.mean()),
+        )
+
+
+@register("batch_norm")
+class BatchNorm(LayerStep):
+    """Re-calibration of batch norm: mean and variance of each channel as the teacher has them.
+
+    ``a = std(z) / std(y)``, ``b = mean(z) - a mean(y)``. Re-estimating the running statistics of a batch norm
+    behind the layer is the same function; here it also works where batch norm was folded. The network's
+    last layer has no batch norm and is left alone.
+    """
+
+    name = "batch_norm"
+
+    def tune_layer(self, bench: Bench, work: Work) -> None:
+        """Match two moments on every vector of the calibration images."""
+        if work.is_output:
+            return
+        codes, _ = work.full_reading()
+        host = work.host
+        y = codes * host.unit
+        std_y, std_z = y.std(axis=0), work.target.std(axis=0, dtype=np.float64)
+        alive = std_y > 1e-3 * host.unit
+        host.gain = np.where(alive, std_z / np.where(alive, std_y, 1.0), 0.0)
+        host.offset = work.target.mean(axis=0, dtype=np.float64) - host.gain * y.mean(axis=0)
+        bench.record(work.layer, self.name, gain_spread=float(host.gain.std()))

@@ -1,0 +1,298 @@
+"""What a strategy is, how strategies are named and joined, and the fused pass over the layers.
+
+A strategy text joins components with ``+``, each with keyword arguments:
+
+    lsq.sequential + lsq.rewrite(passes=4) + lsq.affine + adapter(rank=2) + zo(steps=2)
+
+Neighbouring *layer steps* (they tune one layer at a time from its inputs and outputs) run fused in one
+pass over the layers in graph order: a layer is finished, digital correction included, before the
+next one sees its outputs.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from finetune.bench import Bench
+from finetune.budget import BudgetSpent
+from finetune.strategies.work import Work
+from rramsim.checks import InputError, nearest_name
+from rramsim.deployment import Trace
+from rramsim.protocol import Tier
+
+__all__ = ["COMPONENTS", "SCHEMES", "Composition", "LayerPass", "LayerStep", "Strategy", "parse", "register"]
+
+COMPONENTS: dict[str, Callable[..., Any]] = {}
+SCHEMES: dict[str, str] = {}  # named strategies: name to text
+
+
+def register(name: str) -> Callable[[type], type]:
+    """Class decorator: make a strategy or layer step known under `name`."""
+
+    def add(cls: type) -> type:
+        if name in COMPONENTS:
+            raise InputError(f"a strategy named {name!r} exists already")
+        COMPONENTS[name] = cls
+        return cls
+
+    return add
+
+
+class Strategy:
+    """A way to tune a chip, in resumable units of work.
+
+    `start` once, then `advance` until it returns True. Between two calls `state_dict` holds
+    everything needed to go on bit for bit. `BudgetSpent` may leave `advance` at any
+    operation; the deployment must then be in a usable state.
+    """
+
+    name: ClassVar[str] = ""
+    tier: ClassVar[Tier] = Tier.LAYERS
+    from_reset: ClassVar[bool] = False  # writes the cells itself, so wants a chip that was not mapped
+
+    def plan(self, bench: Bench) -> dict[str, float]:
+        """Predicted `vectors` and `cell_writes`; asks the chip nothing."""
+        raise TypeError(f"{type(self).__name__} must define plan()")
+
+    def start(self, bench: Bench) -> None:
+        """Prepare; reads and writes nothing."""
+
+    def advance(self, bench: Bench) -> bool:
+        """Do one unit of work; True when finished."""
+        raise TypeError(f"{type(self).__name__} must define advance()")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Progress, as nested dicts of arrays and numbers."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state_dict`; called after `start`."""
+
+
+class LayerStep:
+    """A component that tunes one layer after another; see `Work` for what it has at hand."""
+
+    name: ClassVar[str] = ""
+    tier: ClassVar[Tier] = Tier.LAYERS
+    from_reset: ClassVar[bool] = False
+
+    def plan_layer(self, bench: Bench, layer: str, n_vectors: int) -> dict[str, float]:
+        """Predicted `vectors` and `cell_writes` for one layer, the pass's own full read not counted."""
+        return {"vectors": 0.0, "cell_writes": 0.0}
+
+    def tune_layer(self, bench: Bench, work: Work) -> None:
+        """Tune the layer that `work` is about."""
+        raise TypeError(f"{type(self).__name__} must define tune_layer()")
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was learnt from earlier layers."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state_dict`."""
+
+
+class LayerPass(Strategy):
+    """Layer steps fused into one pass over the network, a layer per unit of work."""
+
+    name = "layer pass"
+
+    def __init__(self, steps: list[LayerStep]) -> None:
+        self.steps = steps
+        self._done: dict[str, list[NDArray[np.float32]]] = {}  # pre-activations per finished node
+        self._next = 0
+        self._trace: Trace | None = None
+        self._knowledge: dict[str, Any] = {}
+
+    def plan(self, bench: Bench) -> dict[str, float]:
+        """Sum over layers and steps, and one full read of every layer."""
+        total = {"vectors": 0.0, "cell_writes": 0.0}
+        for node in bench.network.mapped:
+            shape = bench.teacher_values(node).shape
+            n_vectors = int(np.prod(shape)) // shape[1]
+            for layer in bench.deployment.layers_of(node):
+                total["vectors"] += n_vectors
+                for step in self.steps:
+                    for key, value in step.plan_layer(bench, layer, n_vectors).items():
+                        total[key] += value
+        return total
+
+    def start(self, bench: Bench) -> None:
+        """Begin at the first layer."""
+        self._trace = bench.deployment.trace(bench.images)
+        self._done, self._next = {}, 0
+        if any(step.from_reset for step in self.steps) and not bench.was_mapped:
+            bench.budget.reserved_cells = sum(first_writes(bench, layer) for layer in bench.deployment.layers)
+
+    def advance(self, bench: Bench) -> bool:
+        """Tune the next node's layers; True after the last."""
+        assert self._trace is not None
+        nodes = bench.network.mapped
+        node = nodes[self._next]
+        columns = []
+        try:
+            for layer in bench.deployment.layers_of(node):
+                if bench.deployment.layers[layer].levels is None:
+                    kept = bench.budget.reserved_cells - first_writes(bench, layer)
+                    bench.budget.reserved_cells = max(kept, 0)
+                work = Work(bench, self._trace, layer, self._knowledge)
+                for step in self.steps:
+                    step.tune_layer(bench, work)
+                columns.append(work.outputs())
+        except BudgetSpent:
+            self._write_rest(bench)
+            raise
+        self._trace.put(node, columns)
+        self._done[node] = columns
+        self._next += 1
+        bench.checkpoint(node)
+        return self._next == len(nodes)
+
+    def _write_rest(self, bench: Bench) -> None:
+        """Give layers that nothing was written to their plain mapping, as far as the budget goes."""
+        bench.budget.reserved_cells = 0
+        for layer, host in bench.deployment.layers.items():
+            if host.levels is None and first_writes(bench, layer) <= bench.budget.cells_left:
+                bench.deployment.write(layer, bench.deployment.nearest_levels(layer))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Finished pre-activations, position, what steps have learnt."""
+        return {
+            "done": {node: [c.copy() for c in columns] for node, columns in self._done.items()},
+            "next": self._next,
+            "knowledge": {key: np.array(value) for key, value in self._knowledge.items()},
+            "steps": [step.state_dict() for step in self.steps],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Put finished pre-activations back, so that no layer is read again."""
+        assert self._trace is not None
+        self._done = {node: list(columns) for node, columns in state["done"].items()}
+        for node, columns in self._done.items():
+            self._trace.put(node, columns)
+        self._next = int(state["next"])
+        self._knowledge = {key: np.array(value) for key, value in state["knowledge"].items()}
+        for step, entry in zip(self.steps, state["steps"], strict=True):
+            step.load_state_dict(entry)
+
+
+def first_writes(bench: Bench, layer: str) -> int:
+    """Cells that plain mapping of a reset layer programs."""
+    return int((bench.deployment.nearest_levels(layer) != 0).sum())
+
+
+class Composition(Strategy):
+    """Components one after another; neighbouring layer steps are fused."""
+
+    def __init__(self, text: str, parts: list[Strategy | LayerStep]) -> None:
+        self.text = text
+        self.stages: list[Strategy] = []
+        steps: list[LayerStep] = []
+        for part in parts:
+            if isinstance(part, LayerStep):
+                steps.append(part)
+                continue
+            if steps:
+                self.stages.append(LayerPass(steps))
+                steps = []
+            self.stages.append(part)
+        if steps:
+            self.stages.append(LayerPass(steps))
+        self.needed_tier = max(part.tier for part in parts)
+        self.writes_itself = parts[0].from_reset
+        self._stage = 0
+
+    def plan(self, bench: Bench) -> dict[str, float]:
+        """Sum over stages."""
+        total: dict[str, float] = {"vectors": 0.0, "cell_writes": 0.0}
+        for stage in self.stages:
+            for key, value in stage.plan(bench).items():
+                total[key] = total.get(key, 0.0) + value
+        return total
+
+    def start(self, bench: Bench) -> None:
+        """Begin the first stage."""
+        self._stage = 0
+        self.stages[0].start(bench)
+
+    def advance(self, bench: Bench) -> bool:
+        """One unit of the present stage."""
+        if self.stages[self._stage].advance(bench):
+            self._stage += 1
+            if self._stage == len(self.stages):
+                return True
+            self.stages[self._stage].start(bench)
+        return False
+
+    def state_dict(self) -> dict[str, Any]:
+        """The stage and its progress."""
+        return {"stage": self._stage, "inner": self.stages[self._stage].state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on in the stage that was interrupted."""
+        self._stage = int(state["stage"])
+        self.stages[self._stage].load_state_dict(state["inner"])
+
+    def restart(self, bench: Bench, state: Mapping[str, Any]) -> None:
+        """`start` the stage that `state` names, then load it."""
+        self.stages[int(state["stage"])].start(bench)
+        self.load_state_dict(state)
+
+
+def parse(text: str) -> Composition:
+    """A strategy from its text or the name of a scheme.
+
+    Raises
+    ------
+    InputError
+        For unknown names and arguments, with the nearest known one.
+    """
+    import finetune.strategies  # fills the registry  # noqa: F401
+
+    source = SCHEMES.get(text.strip(), text)
+    try:
+        tree = ast.parse(source.strip(), mode="eval").body
+    except SyntaxError:
+        raise InputError(
+            f"strategy must read like 'lsq.affine + adapter(rank=2)', got {text!r}; "
+            f"{nearest_name(text, [*SCHEMES, *COMPONENTS])}"
+        ) from None
+    return Composition(source, [_component(term, text) for term in _terms(tree)])
+
+
+def _terms(tree: ast.expr) -> list[ast.expr]:
+    if isinstance(tree, ast.BinOp) and isinstance(tree.op, ast.Add):
+        return [*_terms(tree.left), *_terms(tree.right)]
+    return [tree]
+
+
+def _component(term: ast.expr, text: str) -> Any:
+    keywords = []
+    function = term
+    if isinstance(term, ast.Call):
+        if term.args:
+            raise InputError(f"strategy {text!r}: arguments must be named, as in adapter(rank=2)")
+        function, keywords = term.func, term.keywords
+    name = ast.unparse(function)
+    if name not in COMPONENTS:
+        if name in SCHEMES:
+            raise InputError(f"strategy {text!r}: the scheme {name!r} stands alone; it is {SCHEMES[name]!r}")
+        raise InputError(f"unknown strategy {name!r}; {nearest_name(name, [*COMPONENTS, *SCHEMES])}")
+    cls = COMPONENTS[name]
+    known = list(inspect.signature(cls).parameters)
+    arguments = {}
+    for keyword in keywords:
+        if keyword.arg not in known:
+            hint = nearest_name(str(keyword.arg), known) if known else "it takes none"
+            raise InputError(f"strategy {name!r} has no argument {keyword.arg!r}; {hint}")
+        try:
+            arguments[keyword.arg] = ast.literal_eval(keyword.value)
+        except ValueError:
+            raise InputError(f"strategy {name!r}: {keyword.arg} must be a plain value") from None
+    return cls(**arguments)

@@ -1,0 +1,233 @@
+"""The one entry point: tune a chip with a strategy inside a budget, and report what happened."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from finetune.bench import Bench, Checkpoint, Evaluate
+from finetune.budget import Budget, BudgetSpent
+from finetune.strategies.base import Composition, parse
+from rramsim.checks import InputError
+from rramsim.deployment import Deployment
+from rramsim.network import Network
+from rramsim.protocol import ChipProtocol, Ledger
+
+__all__ = ["TuneReport", "Tuner", "tune"]
+
+
+@dataclass(kw_only=True)
+class TuneReport:
+    """What a tuning run did and cost.
+
+    `history` has a row per layer and step; `checkpoints` hold what the evaluation callback said.
+    `ledger` counts from the chip's arrival; `vectors`, `cell_writes` and `seconds` are the run's own.
+    """
+
+    strategy: str
+    deployment: Deployment
+    finished: bool  # False: the budget ended the run
+    stopped_by: str  # the limit that did, or ""
+    vectors: int
+    cell_writes: int
+    writes_per_cell: float
+    seconds: float
+    ledger: Ledger
+    digital_overhead: dict[str, float]
+    history: list[dict[str, Any]] = field(default_factory=list)
+    checkpoints: list[Checkpoint] = field(default_factory=list)
+
+    def recovery(self) -> list[tuple[str, int, int, Any]]:
+        """(label, vectors, cell writes, value) of every checkpoint: the data of a recovery figure."""
+        return [(c.label, c.vectors, c.cell_writes, c.value) for c in self.checkpoints]
+
+
+class Tuner:
+    """A tuning run that can be stopped between two units of work and taken up again.
+
+    Parameters are those of `tune`. Call `step` until it returns True; `state_dict` in between.
+    """
+
+    def __init__(
+        self,
+        chip: ChipProtocol,
+        network: Network,
+        teacher: Network,
+        calibration: NDArray[Any],
+        *,
+        strategy: str = "default",
+        budget: Budget | None = None,
+        seed: int = 0,
+        labels: NDArray[np.integer] | None = None,
+        evaluate: Evaluate | None = None,
+        start_from: Deployment | None = None,
+        shuffle_teacher: bool = False,
+    ) -> None:
+        self.strategy: Composition = parse(strategy)
+        self.bench = Bench(
+            chip,
+            network,
+            teacher,
+            calibration,
+            labels=labels,
+            budget=budget,
+            tier=self.strategy.needed_tier,
+            seed=seed,
+            evaluate=evaluate,
+            start_from=start_from,
+            shuffle_teacher=shuffle_teacher,
+        )
+        self._started = False
+        self.finished = False
+        self.stopped_by = ""
+
+    def plan(self) -> dict[str, float]:
+        """Predicted vectors and cell writes, the first programming of a reset chip included."""
+        bench = self.bench
+        prediction = self.strategy.plan(bench)
+        if not bench.was_mapped and not self.strategy.writes_itself:
+            levels = [bench.deployment.nearest_levels(layer) for layer in bench.deployment.layers]
+            prediction["cell_writes"] += float(sum(int((q != 0).sum()) for q in levels))
+        prediction["writes_per_cell"] = prediction["cell_writes"] / bench.budget.n_cells
+        return prediction
+
+    def _start(self) -> None:
+        bench = self.bench
+        if not bench.was_mapped:
+            bench.deployment.map(bench.images, program=not self.strategy.writes_itself)
+        self._started = True
+        self.strategy.start(bench)
+        bench.checkpoint("start")
+
+    def step(self) -> bool:
+        """One unit of work; True when finished or the budget is spent."""
+        if self.finished or self.stopped_by:
+            return True
+        try:
+            if not self._started:
+                self._start()
+            self.bench.budget.check_time()
+            self.finished = self.strategy.advance(self.bench)
+        except BudgetSpent as limit:
+            self.stopped_by = str(limit)
+        if self.finished or self.stopped_by:
+            self.bench.checkpoint("end")
+            return True
+        return False
+
+    def report(self) -> TuneReport:
+        """The state so far."""
+        bench = self.bench
+        return TuneReport(
+            strategy=self.strategy.text,
+            deployment=bench.deployment,
+            finished=self.finished,
+            stopped_by=self.stopped_by,
+            vectors=bench.budget.vectors,
+            cell_writes=bench.budget.cell_writes,
+            writes_per_cell=bench.budget.cell_writes / bench.budget.n_cells,
+            seconds=bench.budget.seconds,
+            ledger=bench.budget.ledger,
+            digital_overhead=bench.deployment.digital_overhead(),
+            history=bench.history,
+            checkpoints=bench.checkpoints,
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything a fresh `Tuner` with the same arguments needs to go on bit for bit."""
+        if not self._started:
+            return {"started": False}
+        return {
+            "started": True,
+            "strategy": self.strategy.text,
+            "finished": self.finished,
+            "stopped_by": self.stopped_by,
+            "bench": self.bench.state_dict(),
+            "progress": {} if self.finished else self.strategy.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state_dict`."""
+        if not state["started"]:
+            return
+        if state["strategy"] != self.strategy.text:
+            raise InputError(
+                f"the state is of strategy {state['strategy']!r}, this tuner runs {self.strategy.text!r}"
+            )
+        self.bench.load_state_dict(state["bench"])
+        self._started, self.finished = True, bool(state["finished"])
+        self.stopped_by = str(state["stopped_by"])
+        if not self.finished:
+            self.strategy.restart(self.bench, state["progress"])
+            self.bench.budget.load_state_dict(state["bench"]["budget"])
+
+
+def tune(
+    chip: ChipProtocol,
+    network: Network,
+    teacher: Network,
+    calibration: NDArray[Any],
+    *,
+    strategy: str = "default",
+    budget: Budget | None = None,
+    seed: int = 0,
+    labels: NDArray[np.integer] | None = None,
+    evaluate: Evaluate | None = None,
+    start_from: Deployment | None = None,
+    shuffle_teacher: bool = False,
+    on_step: Callable[[Tuner], None] | None = None,
+) -> TuneReport:
+    """Recover a network's accuracy on a non-ideal chip.
+
+    Parameters
+    ----------
+    chip : ChipProtocol
+        Simulated or real; reset, unless `start_from` is given.
+    network, teacher : Network
+        What runs on the chip, and whose layer outputs are the targets (often the same).
+    calibration : ndarray, shape (n_images, c, h, w)
+        Unlabelled images, normalised as the network wants them.
+    strategy : str
+        Text or named scheme, see `finetune.strategies.base.parse`.
+    budget : Budget, optional
+        Limits; a run stops within them and returns the state reached.
+    seed : int
+        Of the tuner's own draws.
+    labels : ndarray, shape (n_images,), optional
+        Only for strategies that say so.
+    evaluate : callable, optional
+        `evaluate(deployment)` is called at checkpoints with a deployment on a fork of the chip.
+    start_from : Deployment, optional
+        A deployment that has mapped the chip already; its digital state is copied.
+    shuffle_teacher : bool
+        Control: targets of other images.
+    on_step : callable, optional
+        Called with the `Tuner` after each unit of work, for saving its state.
+
+    Returns
+    -------
+    TuneReport
+    """
+    tuner = Tuner(
+        chip,
+        network,
+        teacher,
+        calibration,
+        strategy=strategy,
+        budget=budget,
+        seed=seed,
+        labels=labels,
+        evaluate=evaluate,
+        start_from=start_from,
+        shuffle_teacher=shuffle_teacher,
+    )
+    finished = False
+    while not finished:
+        finished = tuner.step()
+        if on_step is not None:
+            on_step(tuner)
+    return tuner.report()
