@@ -15,7 +15,7 @@ from rramsim.array import LayerArray
 from rramsim.cell import CellArray, CellsConfig, DisturbConfig, FaultsConfig
 from rramsim.checks import InputError, nearest_name
 from rramsim.kernels import read as read_kernels
-from rramsim.kernels.read import Geometry
+from rramsim.kernels.windows import Geometry
 from rramsim.lowered import WindowCodes, border_classes
 from rramsim.mapping import MappingConfig, TileLayout, conductance_unit, reference_level
 from rramsim.periphery import ConverterConfig, adc_code_max, dac_codes

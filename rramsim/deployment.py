@@ -24,7 +24,7 @@ from rramsim.protocol import ChipProtocol, Reading
 __all__ = ["Deployment", "HostLayer", "best_range", "layer_shapes"]
 
 RANGE_VECTORS = 20_000  # input vectors that decide an ADC range
-BATCH = 250  # images per pass through the network: bounds memory, and fixed so that bits do not depend on it
+BATCH = 64  # images per pass through the network: bounds memory, and fixed so that bits do not depend on it
 
 
 @dataclass

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rramsim.kernels.read import Geometry
+from rramsim.kernels.windows import Geometry
 
 __all__ = ["WindowCodes", "border_classes"]
 

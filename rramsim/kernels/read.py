@@ -15,6 +15,7 @@ import numpy as np
 from numba import njit, prange
 
 from rramsim.kernels.random import mix64
+from rramsim.kernels.windows import lay_out
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MASK = np.uint64(4095)
@@ -30,23 +31,6 @@ class Conversion(NamedTuple):
     adc_key: np.uint64
     read_key: np.uint64
     first_vector: int  # number of the call's first vector in the life of the layer
-
-
-class Geometry(NamedTuple):
-    """Convolution window on a padded map."""
-
-    kernel_h: int
-    kernel_w: int
-    stride_h: int
-    stride_w: int
-    dilation_h: int
-    dilation_w: int
-    pad_top: int
-    pad_left: int
-    pad_bottom: int
-    pad_right: int
-    out_h: int
-    out_w: int
 
 
 @njit(cache=True, inline="always")
@@ -210,33 +194,6 @@ def read_rows(
             )  # fmt: skip
 
 
-@njit(cache=True, error_model="numpy")
-def _lay_out(padded, geometry, drive):
-    """Vectors of a block of padded maps (n_images, c, H, W) as columns of `drive` (n_rows, n_vectors)."""
-    n_images, n_channels, height, width = padded.shape
-    source, target = padded.ravel(), drive.ravel()
-    n_vectors = drive.shape[1]
-    out_w = np.uintp(geometry.out_w)
-    step = np.uintp(geometry.stride_w)
-    row = 0
-    for c in range(n_channels):
-        for ky in range(geometry.kernel_h):
-            for kx in range(geometry.kernel_w):
-                for image in range(n_images):
-                    for oy in range(geometry.out_h):
-                        y = oy * geometry.stride_h + ky * geometry.dilation_h
-                        x = kx * geometry.dilation_w
-                        a = np.uintp(row * n_vectors + (image * geometry.out_h + oy) * geometry.out_w)
-                        b = np.uintp(((image * n_channels + c) * height + y) * width + x)
-                        if geometry.stride_w == 1:
-                            for ox in range(out_w):
-                                target[a + ox] = source[b + ox]
-                        else:
-                            for ox in range(out_w):
-                                target[a + ox] = source[b + ox * step]
-                row += 1
-
-
 @njit(cache=True, parallel=True, error_model="numpy")
 def read_maps(
     maps, geometry, passes, tiles, weights, variances, references, reference_of, conversion, scales,
@@ -263,7 +220,7 @@ def read_maps(
                             padded[image, c, y + top, x + left] = _driven(
                                 maps[start + image, c, y, x], bit, sign
                             )
-            _lay_out(padded, geometry, drive)
+            lay_out(padded, geometry, drive)
             _read_block(
                 drive, passes.shape[0], p, tiles, weights, variances, references, reference_of, conversion,
                 conversion.first_vector + start * per_image, scales[p], table,

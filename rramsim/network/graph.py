@@ -1,0 +1,318 @@
+"""A trained network as a graph of layers, and its digital execution."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rramsim.checks import InputError, nearest_name
+from rramsim.network.operators import MAPPED, OPERATORS, required_parameters
+
+__all__ = ["Network", "Node"]
+
+BATCH = 64  # images per pass: activations stay near the processor, and bits do not depend on the caller
+VIEWS = (
+    "Identity",
+    "Dropout",
+    "Flatten",
+    "Reshape",
+    "Squeeze",
+    "Unsqueeze",
+    "Transpose",
+    "Slice",
+    "Constant",
+)
+
+
+@dataclass(frozen=True)
+class Node:
+    """One operator; its single output bears its name.
+
+    Parameters
+    ----------
+    op : str
+        ONNX operator name.
+    inputs : tuple of str
+        Names of nodes, or "input".
+    attributes : dict
+        ONNX attributes.
+    parameters : dict of ndarray
+        Conv: "weight" (c_out, c_in / group, k_h, k_w), "bias"; Gemm and MatMul: "weight"
+        (c_in, c_out), "bias"; BatchNormalization: "scale", "bias", "mean", "variance".
+    """
+
+    name: str
+    op: str
+    inputs: tuple[str, ...]
+    attributes: dict[str, Any] = field(default_factory=dict)
+    parameters: dict[str, NDArray[Any]] = field(default_factory=dict)
+
+
+class Network:
+    """Nodes in topological order from "input" to `output`.
+
+    Parameters
+    ----------
+    nodes : sequence of Node
+        Each after those it reads.
+    input_shape : tuple of int
+        Shape of one input without the batch axis, (c, h, w) for images.
+    output : str
+        Node whose output is the network's.
+    name : str
+    metadata : mapping
+        Plain values kept with the network (data set, normalisation, accuracy...).
+    input_dtype : dtype-like
+        float32 for images; an integer type for tokens.
+
+    Raises
+    ------
+    InputError
+        Unknown operators, missing inputs or parameters, NaN weights, or shapes that do not fit;
+        each names the node.
+    """
+
+    def __init__(
+        self,
+        nodes: Sequence[Node],
+        input_shape: Sequence[int],
+        output: str,
+        name: str = "network",
+        metadata: Mapping[str, Any] | None = None,
+        input_dtype: Any = np.float32,
+    ) -> None:
+        self.input_shape = tuple(int(n) for n in input_shape)
+        self.input_dtype = np.dtype(input_dtype)
+        self.output = output
+        self.name = name
+        self.metadata = dict(metadata or {})
+        self.nodes = tuple(_checked(node) for node in nodes)
+        self._by_name: dict[str, Node] = {}
+        for node in self.nodes:
+            self._link(node)
+        if output not in self._by_name:
+            raise InputError(
+                f"output must name a node, got {output!r}; {nearest_name(output, self._by_name)}"
+            )
+        self._probe()
+
+    def _link(self, node: Node) -> None:
+        if node.name in self._by_name or node.name == "input":
+            raise InputError(f"node names must be unique and not 'input', got {node.name!r} twice")
+        for source in node.inputs:
+            if source != "input" and source not in self._by_name:
+                raise InputError(f"node {node.name!r} reads {source!r}, which no earlier node makes")
+        self._by_name[node.name] = node
+
+    def _probe(self) -> None:
+        """Run one zero input, so that shapes that do not fit are found here and not later."""
+        zero = np.zeros((1, *self.input_shape), dtype=self.input_dtype)
+        self.evaluate({"input": zero}, self.output)
+
+    @property
+    def mapped(self) -> tuple[str, ...]:
+        """Nodes that multiply by a constant matrix, in topological order: what a chip can hold."""
+        return tuple(n.name for n in self.nodes if n.op in MAPPED and "weight" in n.parameters)
+
+    @property
+    def n_weights(self) -> int:
+        """Weights of all mapped nodes."""
+        return sum(self.node(name).parameters["weight"].size for name in self.mapped)
+
+    def node(self, name: str) -> Node:
+        """The node called `name`."""
+        try:
+            return self._by_name[name]
+        except KeyError:
+            raise InputError(f"no node {name!r}; {nearest_name(name, self._by_name)}") from None
+
+    def replace(self, name: str, parameters: Mapping[str, NDArray[Any]]) -> Network:
+        """A network with other parameters in one node; shapes must stay."""
+        old = self.node(name)
+        node = _checked(replace(old, parameters=dict(parameters)))
+        shapes = {key: value.shape for key, value in node.parameters.items()}
+        for key, value in old.parameters.items():
+            if key in shapes and shapes[key] != value.shape:
+                raise InputError(
+                    f"parameter {key!r} of {name!r} must have shape {value.shape}, got {shapes[key]}"
+                )
+        twin = object.__new__(Network)
+        vars(twin).update(vars(self))
+        twin.nodes = tuple(node if entry.name == name else entry for entry in self.nodes)
+        twin._by_name = {entry.name: entry for entry in twin.nodes}
+        return twin
+
+    # -- execution ----------------------------------------------------------------------------
+
+    def run(self, images: NDArray[Any]) -> NDArray[np.float32]:
+        """Outputs for inputs of shape (n, *input_shape)."""
+        images = np.asarray(images)
+        if images.shape[1:] != self.input_shape:
+            raise InputError(f"inputs must have shape (n, {self.input_shape}), got {images.shape}")
+        images = images.astype(self.input_dtype, copy=False)
+        parts = [
+            self.evaluate({"input": images[i : i + BATCH]}, self.output) for i in range(0, len(images), BATCH)
+        ]
+        return np.concatenate(parts)
+
+    def evaluate(
+        self,
+        values: dict[str, NDArray[Any]],
+        target: str,
+        mapped: Callable[[Node, NDArray[Any]], NDArray[Any]] | None = None,
+        keep: Iterable[str] | Literal["all"] = (),
+    ) -> NDArray[Any]:
+        """Compute one tensor from those already known.
+
+        Parameters
+        ----------
+        values : dict
+            Known tensors by name, at least "input"; receives `target` and the kept ones.
+        target : str
+            Tensor to compute.
+        mapped : callable, optional
+            Takes the place of a mapped node's digital execution: (node, input) -> full output.
+        keep : names or "all"
+            Tensors to store in `values` when they are computed on the way.
+        """
+        if target in values:
+            return values[target]
+        needed = self._needed(values, target)
+        kept = set(self._by_name) if keep == "all" else {*keep, target}
+        on_chip = set(self.mapped) if mapped is not None else set()
+        readers = dict.fromkeys(needed, 0)
+        for name in needed:
+            for source in self._by_name[name].inputs:
+                if source in readers:
+                    readers[source] += 1
+        memo: dict[str, NDArray[Any]] = {}
+        for node in self.nodes:
+            if node.name not in readers:
+                continue
+            xs = [memo[s] if s in memo else values[s] for s in node.inputs]
+            if mapped is not None and node.name in on_chip:
+                result = mapped(node, xs[0])
+            else:
+                result = _execute(node, xs, self._may_reuse(node, memo, readers, kept))
+            for source in node.inputs:
+                if source in readers:
+                    readers[source] -= 1
+                    if readers[source] == 0:
+                        del memo[source]
+            memo[node.name] = result
+            if node.name in kept:
+                values[node.name] = result
+        return memo[target]
+
+    def _needed(self, values: Mapping[str, Any], target: str) -> set[str]:
+        needed, stack = set(), [target]
+        while stack:
+            name = stack.pop()
+            if name in values or name in needed:
+                continue
+            if name == "input":
+                raise InputError("values must hold 'input' or tensors that make it unnecessary")
+            needed.add(name)
+            stack.extend(self.node(name).inputs)
+        return needed
+
+    def _may_reuse(
+        self, node: Node, memo: Mapping[str, Any], readers: Mapping[str, int], kept: set[str]
+    ) -> bool:
+        """Whether the first input is a temporary that nobody else reads (nor views)."""
+        if not node.inputs:
+            return False
+        source = node.inputs[0]
+        if source not in memo or readers[source] > node.inputs.count(source) or source in kept:
+            return False
+        return node.inputs.count(source) == 1 and self._by_name[source].op not in VIEWS
+
+    # -- transformation and storage -----------------------------------------------------------
+
+    def fold_batch_norm(self) -> Network:
+        """The same function with every batch norm that directly follows a mapped node folded into it."""
+        readers: dict[str, list[Node]] = {}
+        for node in self.nodes:
+            for source in node.inputs:
+                readers.setdefault(source, []).append(node)
+        folded: dict[str, Node] = {}
+        renamed: dict[str, str] = {}
+        for node in self.nodes:
+            followers = readers.get(node.name, [])
+            fold = (
+                node.name in self.mapped
+                and node.name != self.output
+                and len(followers) == 1
+                and followers[0].op == "BatchNormalization"
+            )
+            inputs = tuple(renamed.get(s, s) for s in node.inputs)
+            if fold:
+                renamed[followers[0].name] = node.name
+                folded[node.name] = replace(node, inputs=inputs, parameters=_fold(node, followers[0]))
+            elif node.name not in renamed:
+                folded[node.name] = replace(node, inputs=inputs)
+        output = renamed.get(self.output, self.output)
+        return Network(
+            list(folded.values()), self.input_shape, output, self.name, self.metadata, self.input_dtype
+        )
+
+    def save(self, target: str | Path | Any) -> None:
+        """Write weights and graph to an HDF5 file or into an open h5py group."""
+        from rramsim.network.storage import save
+
+        save(self, target)
+
+    @classmethod
+    def load(cls, source: str | Path | Any) -> Network:
+        """Read what `save` wrote; `InputError` for anything else."""
+        from rramsim.network.storage import load
+
+        return load(source)
+
+
+def _checked(node: Node) -> Node:
+    """The node with known operator, all parameters, and finite contiguous arrays."""
+    if node.op not in OPERATORS:
+        raise InputError(
+            f"node {node.name!r}: operator {node.op!r} is not supported; {nearest_name(node.op, OPERATORS)}"
+        )
+    missing = [p for p in required_parameters(node.op) if p not in node.parameters]
+    if missing:
+        raise InputError(f"node {node.name!r} ({node.op}) needs the parameters {missing}")
+    parameters = {}
+    for key, value in node.parameters.items():
+        array = np.ascontiguousarray(value).reshape(np.shape(value))
+        if array.dtype.kind == "f":
+            array = array.astype(np.float32, copy=False)
+            if not np.isfinite(array).all() and node.op != "Constant":
+                raise InputError(f"node {node.name!r}: parameter {key!r} must be finite, it holds NaN or inf")
+        parameters[key] = array
+    return replace(node, inputs=tuple(node.inputs), parameters=parameters)
+
+
+def _execute(node: Node, xs: list[NDArray[Any]], reuse: bool) -> NDArray[Any]:
+    try:
+        return OPERATORS[node.op](node, xs, reuse)
+    except InputError:
+        raise
+    except (ValueError, IndexError, TypeError, KeyError) as error:
+        shapes = ", ".join(str(x.shape) for x in xs)
+        weights = {key: value.shape for key, value in node.parameters.items()}
+        raise InputError(
+            f"node {node.name!r} ({node.op}) cannot take inputs of shape {shapes} "
+            f"with parameters {weights}: {error}"
+        ) from None
+
+
+def _fold(node: Node, norm: Node) -> dict[str, NDArray[np.float32]]:
+    p = norm.parameters
+    factor = p["scale"] / np.sqrt(p["variance"] + norm.attributes.get("epsilon", 1e-5))
+    weight = node.parameters["weight"]
+    bias = node.parameters.get("bias", np.zeros_like(p["mean"]))
+    scaled = weight * (factor.reshape(-1, *(1,) * (weight.ndim - 1)) if node.op == "Conv" else factor)
+    return {"weight": scaled.astype(np.float32), "bias": ((bias - p["mean"]) * factor + p["bias"])}

@@ -1,0 +1,100 @@
+"""Networks in HDF5: weights as datasets, graph as attributes and JSON text, no pickles."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rramsim.checks import InputError
+from rramsim.network.graph import Network, Node
+
+__all__ = ["load", "save"]
+
+FORMAT = "rramsim network"
+FORMAT_VERSION = 1
+
+
+def save(network: Network, target: str | Path | Any) -> None:
+    """Write a network to a file path or into an open h5py group."""
+    import h5py
+
+    if isinstance(target, str | Path):
+        with h5py.File(target, "w") as file:
+            _write(network, file)
+    else:
+        _write(network, target)
+
+
+def _write(network: Network, group: Any) -> None:
+    group.attrs["format"] = FORMAT
+    group.attrs["format_version"] = FORMAT_VERSION
+    group.attrs["name"] = network.name
+    group.attrs["output"] = network.output
+    group.attrs["input_shape"] = network.input_shape
+    group.attrs["input_dtype"] = network.input_dtype.str
+    group.attrs["metadata"] = json.dumps(network.metadata, sort_keys=True)
+    nodes = group.create_group("nodes", track_order=True)
+    for index, node in enumerate(network.nodes):
+        entry = nodes.create_group(f"{index:04d}")
+        entry.attrs["name"] = node.name
+        entry.attrs["op"] = node.op
+        entry.attrs["inputs"] = json.dumps(node.inputs)
+        entry.attrs["attributes"] = json.dumps(node.attributes, sort_keys=True, default=_plain)
+        for key, value in node.parameters.items():
+            big = value.size > 1024
+            entry.create_dataset(key, data=value, **({"compression": "gzip", "shuffle": True} if big else {}))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    raise TypeError(f"attributes must be plain values, got {type(value).__name__}")
+
+
+def load(source: str | Path | Any) -> Network:
+    """Read a network from a file path or an open h5py group."""
+    import h5py
+
+    if not isinstance(source, str | Path):
+        return _read(source, str(getattr(source, "name", source)))
+    if not Path(source).is_file():
+        raise InputError(f"{source}: no such file; a network is an HDF5 file written by Network.save")
+    try:
+        with h5py.File(source, "r") as file:
+            return _read(file, str(source))
+    except OSError as error:
+        raise InputError(f"{source}: not a readable HDF5 file, perhaps truncated ({error})") from None
+
+
+def _read(group: Any, where: str) -> Network:
+    if group.attrs.get("format") != FORMAT:
+        raise InputError(f"{where}: holds no network (format {group.attrs.get('format')!r})")
+    if group.attrs["format_version"] > FORMAT_VERSION:
+        raise InputError(
+            f"{where}: network format {group.attrs['format_version']} is newer than {FORMAT_VERSION}; "
+            "update rramsim"
+        )
+    try:
+        nodes = [
+            Node(
+                name=str(entry.attrs["name"]),
+                op=str(entry.attrs["op"]),
+                inputs=tuple(json.loads(entry.attrs["inputs"])),
+                attributes=json.loads(entry.attrs["attributes"]),
+                parameters={key: dataset[()] for key, dataset in entry.items()},
+            )
+            for _, entry in sorted(group["nodes"].items())
+        ]
+        return Network(
+            nodes,
+            tuple(group.attrs["input_shape"]),
+            str(group.attrs["output"]),
+            str(group.attrs["name"]),
+            json.loads(group.attrs["metadata"]),
+            np.dtype(str(group.attrs["input_dtype"])),
+        )
+    except (KeyError, json.JSONDecodeError) as error:
+        raise InputError(f"{where}: the network is damaged ({error})") from None
