@@ -189,17 +189,23 @@ class LayerArray:
         """Position of each channel's reference line among the reference lines."""
         return np.searchsorted(self.layout.reference_lines, self.layout.reference_of)
 
-    def attenuation(self) -> NDArray[np.float64] | None:
-        """Voltage across each cell over its driver's, all lines driven alike; None without wires."""
+    def cell_drive(
+        self, v_mean: NDArray[np.float64], v_rms: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64] | None, NDArray[np.float64] | None]:
+        """Slope and offset [V] of cell voltages over the own word line's; None without wires.
+
+        `v_mean` and `v_rms` (n_rows,) describe each word line's drive [V], silent reads counted.
+        """
         if self.wires is None:
-            return None
-        from rramsim.solver import attenuation
+            return None, None
+        from rramsim.celldrive import cell_drive
 
         g = self.cells.conductance
-        result = np.empty(g.shape)
+        slope, offset = np.empty(g.shape), np.empty(g.shape)
         for tile in self.tiles():
-            result[tile] = attenuation(np.asarray(g[tile], dtype=np.float64), self.wires)
-        return result
+            rows = tile[0]
+            slope[tile], offset[tile] = cell_drive(g[tile], v_mean[rows], v_rms[rows], self.wires)
+        return slope, offset
 
     def cell_voltages(self, v_in: NDArray[np.float64]) -> NDArray[np.float64]:
         """Voltage [V] across every cell, shape (n_vectors, n_rows, n_lines), for inputs [V]."""

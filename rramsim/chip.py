@@ -401,6 +401,7 @@ class SimulatedChip:
         high = self._code_high(item)
         steps = np.arange(-high, high + 1)
         counts = item.histogram.astype(np.float64)
+        n_reads = counts.sum(axis=1).max() * len(self._passes(item))
         if self.config.converters.input_mode == "bit_serial":
             ones = np.array([int(abs(step)).bit_count() for step in steps])
             pulses = counts * ones  # a set bit is one pulse of full voltage
@@ -410,7 +411,8 @@ class SimulatedChip:
             voltages = steps * (item.v_full / high)
         if self.config.converters.drive == "two_phase":
             voltages = np.abs(voltages)
-        item.array.cells.add_reads(counts, voltages, item.array.attenuation())
+        v_mean, v_rms = counts @ voltages / n_reads, np.sqrt(counts @ voltages**2 / n_reads)
+        item.array.cells.add_reads(counts, voltages, *item.array.cell_drive(v_mean, v_rms))
         item.histogram[:] = 0
 
     def _code_high(self, item: _Layer) -> int:
@@ -429,7 +431,7 @@ class SimulatedChip:
 
         Notes
         -----
-        Fast mode's accounting in one step: the attenuation of the present state serves all reads.
+        Fast mode's accounting in one step: cell voltages of the present state serve all reads.
         """
         if not (np.isfinite(n_reads) and n_reads >= 0):
             raise InputError(f"n_reads must be finite and >= 0, got {n_reads}")

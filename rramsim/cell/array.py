@@ -337,7 +337,13 @@ class CellArray:
         self._switch_traps(seconds)
         self._refresh()
 
-    def add_reads(self, counts: ArrayLike, voltages: ArrayLike, attenuation: ArrayLike | None = None) -> None:
+    def add_reads(
+        self,
+        counts: ArrayLike,
+        voltages: ArrayLike,
+        attenuation: ArrayLike | None = None,
+        offset: ArrayLike | None = None,
+    ) -> None:
         """Stress the cells by reads whose voltages are given as a histogram per word line.
 
         Parameters
@@ -347,8 +353,10 @@ class CellArray:
         voltages : ndarray, shape (n_codes,)
             Signed voltage [V] of each code at the driver.
         attenuation : ndarray, shape (n_wl, n_bl), optional
-            Voltage across each cell relative to its driver's; 1 where wires are ideal.
-            Using one factor for all inputs is the approximation of the mode `fast`.
+            Voltage across each cell per volt of its own driver; 1 where wires are ideal.
+        offset : ndarray, shape (n_wl, n_bl), optional
+            Voltage [V] that the other word lines' mean inputs add, see `rramsim.celldrive`.
+            One factor and offset for all inputs are the approximation of the mode `fast`.
         """
         if self.disturb_law is None:
             return
@@ -356,9 +364,11 @@ class CellArray:
         counts = check_array(counts, "counts", shape=(self.shape[0], len(voltages)), minimum=0.0)
         if attenuation is not None:
             attenuation = check_array(attenuation, "attenuation", shape=self.shape)
+        if offset is not None:
+            offset = check_array(offset, "offset", shape=self.shape, unit="V")
         add_histogram(
             self._stress, self._count, self._count_max, self.disturb_law, self.disturb,
-            counts, voltages, attenuation,
+            counts, voltages, attenuation, offset,
         )  # fmt: skip
         self._refresh()
 

@@ -14,6 +14,7 @@ from rramsim.kernels import cell as kernels
 __all__ = ["add_histogram", "add_solved", "polarity", "sign"]
 
 N_ATTENUATIONS = 65  # nodes of the table over a cell's attenuation; see docs/cells.md for the error
+N_VOLTAGES = 2049  # nodes of the weight over |V|
 N_COUNTS = 9  # nodes over write counts, where they spread further than this
 
 _NONE = np.zeros((0, 0))
@@ -41,16 +42,21 @@ def add_histogram(
     counts: NDArray[np.float64],
     voltages: NDArray[np.float64],
     attenuation: NDArray[np.float64] | None,
+    offset: NDArray[np.float64] | None,
 ) -> None:
     """Add the stress [s] of `counts` (n_wl, n_codes) reads at `voltages` (n_codes,) [V].
 
-    The stress of a word line is tabulated over attenuation and write count, then looked up
-    by every cell: O(cells).
+    Without `offset` the stress of a word line is tabulated over attenuation and write count,
+    then looked up by every cell. With it every cell sums over the codes in use.
     """
     used = counts.any(axis=0)
     if not used.any():
         return
-    counts, voltages = counts[:, used], voltages[used]
+    counts, voltages = np.ascontiguousarray(counts[:, used]), voltages[used]
+    if offset is not None:
+        slope = np.ones(offset.shape) if attenuation is None else attenuation
+        _add_affine(stress, count, count_max, law, config, counts, voltages, slope, offset)
+        return
     nodes, a_step, wires = np.ones(1), 1.0, _NONE
     if attenuation is not None:
         wires = attenuation
@@ -65,6 +71,31 @@ def add_histogram(
     kernels.add_stress(
         stress, count, wires, np.ascontiguousarray(table), float(nodes[0]), a_step, n_first, node, fraction
     )
+
+
+def _add_affine(
+    stress: NDArray[np.float64],
+    count: NDArray[np.uint32],
+    count_max: int,
+    law: DisturbLaw,
+    config: DisturbConfig,
+    counts: NDArray[np.float64],
+    voltages: NDArray[np.float64],
+    slope: NDArray[np.float64],
+    offset: NDArray[np.float64],
+) -> None:
+    top = float(np.abs(voltages).max())
+    v_max = max(float((np.abs(slope) * top + np.abs(offset)).max()), 1e-6)
+    law.check_voltage(min(v_max, top))  # a cell sees little more than its driver's voltage
+    n_nodes, n_first, node, fraction = _count_nodes(law, count, count_max, config.cycles_before)
+    v = np.linspace(0.0, v_max, N_VOLTAGES)
+    weights = np.ascontiguousarray(law.weight(v, n_nodes[:, None]) * config.t_read)
+    signed = polarity(law, config) == "bipolar"
+    share = 1.0 if signed else float(sign(law, config, np.ones(())))
+    kernels.add_stress_affine(
+        stress, count, slope, offset, counts, voltages, weights, float(v[1]), share, signed,
+        n_first, node, fraction,
+    )  # fmt: skip
 
 
 def _count_nodes(

@@ -148,6 +148,38 @@ def add_stress(stress, count, attenuation, table, a_first, a_step, n_first, node
 
 
 @njit(cache=True, parallel=True, error_model="numpy")
+def add_stress_affine(
+    stress, count, slope, offset, counts, voltages, weights, v_step, share, signed, n_first, node, fraction
+):
+    """Add equivalent stress [s] of reads at cell voltages slope v + offset [V].
+
+    `counts` (n_wl, n_codes) reads at `voltages` (n_codes,); `weights` (n_counts, n_voltages)
+    tabulates seconds per read at |v| = 0, v_step, ...; the rest as in `add_stress`.
+    """
+    n_bl, n_codes, n_counts, n_v = stress.shape[1], counts.shape[1], weights.shape[0], weights.shape[1]
+    for i in prange(stress.shape[0]):
+        for j in range(n_bl):
+            index = np.int64(count[i, j]) - n_first
+            row = node[index]
+            above = min(row + 1, n_counts - 1)
+            u = fraction[index]
+            total = 0.0
+            for code in range(n_codes):
+                if counts[i, code] == 0.0:
+                    continue
+                v = slope[i, j] * voltages[code] + offset[i, j]
+                x = abs(v) / v_step
+                k = min(np.int64(x), n_v - 2)
+                w = x - k
+                value = weights[row, k] + w * (weights[row, k + 1] - weights[row, k])
+                if u > 0.0:
+                    other = weights[above, k] + w * (weights[above, k + 1] - weights[above, k])
+                    value += u * (other - value)
+                total += counts[i, code] * (-value if signed and v < 0.0 else value)
+            stress[i, j] += share * total
+
+
+@njit(cache=True, parallel=True, error_model="numpy")
 def add_stress_power(stress, count, v_cell, base, inverse_p_read, c1, slope, t_read, sign, signed):
     """Stress [s] of solved cell voltages (n_vectors, n_wl, n_bl) under the power law.
 

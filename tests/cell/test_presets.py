@@ -72,7 +72,7 @@ class TestGolden:
         np.testing.assert_allclose(law.sigma / law.scale.levels, 0.1)
 
     def test_suny_needs_the_users_conductances(self):
-        with pytest.raises(InputError, match=r"preset .suny_65nm. gives no g_max: set cells.g_max in siemens"):
+        with pytest.raises(InputError, match=r"preset .suny_65nm. gives no g_max: set cells.g_max"):
             CellsConfig(preset="suny_65nm")
         with pytest.raises(InputError, match="neither g_min nor on_off_ratio"):
             CellsConfig(preset="suny_65nm", g_max=100e-6)
