@@ -42,7 +42,6 @@ class Recipe:
     peak_rate: float
     crop_pad: int  # random crop after padding by so many pixels
     flip: bool
-    cutout: int = 0  # side of the blanked square [pixels]
     weight_decay: float = 5e-4
     ema_decay: float = 0.998  # per step
     seed: int = 1
@@ -136,7 +135,7 @@ MODELS: dict[str, type[nn.Module]] = {
 
 
 def augment(x: torch.Tensor, recipe: Recipe, blank: float, generator: torch.Generator) -> torch.Tensor:
-    """Random crop, flip and cutout, drawn for each image."""
+    """Random crop and flip, drawn for each image."""
     n, _, h, w = x.shape
     pad = recipe.crop_pad
     x = F.pad(x, (pad, pad, pad, pad), value=blank)
@@ -146,11 +145,6 @@ def augment(x: torch.Tensor, recipe: Recipe, blank: float, generator: torch.Gene
         flipped = torch.rand(n, 1, generator=generator) < 0.5
         columns = torch.where(flipped, columns.flip(1), columns)
     x = x[torch.arange(n)[:, None, None], 0, rows[:, :, None], columns[:, None, :]][:, None]
-    if recipe.cutout:
-        y0, x0 = torch.randint(-recipe.cutout // 2, h - recipe.cutout // 2, (2, n, 1), generator=generator)
-        inside_y = (torch.arange(h) >= y0) & (torch.arange(h) < y0 + recipe.cutout)
-        inside_x = (torch.arange(w) >= x0) & (torch.arange(w) < x0 + recipe.cutout)
-        x = torch.where((inside_y[:, :, None] & inside_x[:, None, :])[:, None], blank, x)
     return x
 
 
