@@ -195,7 +195,6 @@ class SimulatedChip:
         """Set converter ranges; see `ChipProtocol.configure`."""
         item = self._layer(layer)
         if input_range is not None:
-            self._advance(item)  # codes counted so far stand for voltages of the old range
             low, high = (float(v) for v in input_range)
             if not (high > 0 and (low == 0 or low == -high)):
                 raise InputError(
@@ -206,7 +205,9 @@ class SimulatedChip:
                     f"input_range of {layer!r} must not exceed v_read = {self.config.converters.v_read:g} V, "
                     f"got {high:g} V"
                 )
-            item.signed, item.v_full, item.histogram = low < 0, high, None
+            if (item.signed, item.v_full) != (low < 0, high):
+                self._advance(item)  # codes counted so far stand for voltages of the old range
+                item.signed, item.v_full, item.histogram = low < 0, high, None
         if output_range is not None:
             output_range = float(output_range)
             if not (np.isfinite(output_range) and output_range > 0):

@@ -170,10 +170,11 @@ class Deployment:
         host = self.layers[layer]
         return lowering.matrices(self.network.node(host.node))[host.group]
 
-    def map(self, images: NDArray[np.float32], *, program: bool = True) -> None:
+    def map(self, images: NDArray[np.float32], *, program: bool = True, margin: float = 1.0) -> None:
         """Set converter ranges from the digital network on `images`, and write every layer once.
 
-        No answer of the chip is used: this is what plain mapping gives.
+        No answer of the chip is used: this is what plain mapping gives. `margin` widens the ADC
+        ranges, for cells that may conduct more than their target.
         """
         images = check_array(images, "images", dtype=np.float32)
         values: dict[str, NDArray[Any]] = {"input": images}
@@ -183,7 +184,7 @@ class Deployment:
             x = values[source]
             for layer in self.layers_of(node_name):
                 self.set_input_range(layer, x)
-                self.set_output_range(layer, self._partial_sums(layer, x))
+                self.set_output_range(layer, self._partial_sums(layer, x), margin)
         if program:
             for layer in self.layers:
                 self.write(layer, self.nearest_levels(layer))
