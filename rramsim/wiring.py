@@ -1,27 +1,19 @@
-"""Line resistances of a crossbar and the order in which its nodes are eliminated.
+"""Line resistances of a crossbar, and which lines float.
 
-`WiresConfig` holds the circuit's resistances (one word line of segments, driver, sense; see the
-documentation page on the circuit).  `plan` cuts an array into leaves of a few cells, orders the
-elimination inside a leaf, and lays out the tree of merges for `rramsim.kernels.nodal`.
+`WiresConfig` holds the resistances of the circuit that the documentation page on the circuit
+draws; `Lines` the masks of floating lines, checked against an array.
 """
 
 from __future__ import annotations
 
-import functools
-import itertools
-from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from rramsim.checks import InputError
-from rramsim.kernels.nodal import Descent, Plan, Wires
-
-LEAF = 8  # cells along one side of a leaf, at most
-
-# how the end of a line leaves a leaf
-INNER, OPEN, SOURCE = 0, 1, 2
+from rramsim.checks import InputError, check_array
+from rramsim.kernels.nodal import Wires
+from rramsim.kernels.nodal_line import Drops
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,456 +73,84 @@ class WiresConfig:
             top=bottom,
         )
 
-
-@dataclass(frozen=True)
-class LeafProgram:
-    """Elimination inside one leaf: where couplings live and what each step combines."""
-
-    n_slots: int
-    edges: NDArray[np.int64]  # (n, 4): slot, kind, row, column
-    code: NDArray[np.int32]
-    pivots: NDArray[np.int64]  # (n, 2): start, degree
-    pair_slots: dict[tuple[int, int], int]  # slot of two ports, by node
-    ports: dict[str, list[int]]  # nodes of each side, in order of lines
-    cells: NDArray[np.int64]  # (p * q, 2): word and bit node of each cell
-    n_nodes: int
-    nodes: list[int]  # eliminated nodes, in order
-    neighbours: list[list[int]]  # of each eliminated node, in the order of the code
+    def drops(self, *, access: bool = True) -> Drops:
+        """The resistances as plain numbers for kernels; without the access transistors if so asked."""
+        return Drops(
+            r_word=float(self.r_word),
+            r_driver=float(self.r_driver),
+            r_bit=float(self.r_bit),
+            r_sense=float(self.r_sense),
+            r_access=float(self.r_access) if access else 0.0,
+            word_both=bool(self.word_both),
+            bit_both=bool(self.bit_both),
+        )
 
 
-def _leaf_graph(
-    p: int, q: int, right: int, top: int, word_node: bool, bit_node: bool
-) -> tuple[list[tuple[int, int, int, int, int]], dict[str, list[int]], int]:
-    """Edges (node, node, kind, row, column), ports by side, number of nodes.
-
-    Nodes are numbered: word nodes (p, q), bit nodes (p, q), then outer ports.
-    """
-    word = [list(range(i * q, (i + 1) * q)) for i in range(p)]
-    bit = [[p * q + i * q + j for j in range(q)] for i in range(p)]
-    n_nodes = 2 * p * q
-    if word_node:
-        word = [[i * q] * q for i in range(p)]
-    if bit_node:
-        bit = [[p * q + j for j in range(q)] for _ in range(p)]
-    edges: list[tuple[int, int, int, int, int]] = []
-    ports: dict[str, list[int]] = {}
-    for i in range(p):
-        edges += [(word[i][j], bit[i][j], 0, i, j) for j in range(q)]
-    if word_node:
-        ports["W"] = [word[i][0] for i in range(p)]
-    else:
-        ports["L"] = list(range(n_nodes, n_nodes + p))
-        n_nodes += p
-        for i in range(p):
-            edges.append((ports["L"][i], word[i][0], 1, i, 0))
-            edges += [(word[i][j - 1], word[i][j], 1, i, j) for j in range(1, q)]
-        if right == INNER:
-            ports["R"] = [word[i][q - 1] for i in range(p)]
-        elif right == SOURCE:
-            ports["R"] = list(range(n_nodes, n_nodes + p))
-            n_nodes += p
-            edges += [(word[i][q - 1], ports["R"][i], 3, i, q - 1) for i in range(p)]
-    if bit_node:
-        ports["N"] = [bit[0][j] for j in range(q)]
-    else:
-        ports["B"] = list(range(n_nodes, n_nodes + q))
-        n_nodes += q
-        for j in range(q):
-            edges.append((ports["B"][j], bit[p - 1][j], 2, p - 1, j))
-            edges += [(bit[i][j], bit[i + 1][j], 2, i, j) for i in range(p - 1)]
-        if top == INNER:
-            ports["T"] = [bit[0][j] for j in range(q)]
-        elif top == SOURCE:
-            ports["T"] = list(range(n_nodes, n_nodes + q))
-            n_nodes += q
-            edges += [(bit[0][j], ports["T"][j], 4, 0, j) for j in range(q)]
-    return edges, ports, n_nodes
-
-
-@functools.lru_cache(maxsize=256)
-def leaf_program(p: int, q: int, right: int, top: int, word_node: bool, bit_node: bool) -> LeafProgram:
-    """Order the elimination of a leaf's inner nodes by least degree and number its couplings."""
-    graph, ports, n_nodes = _leaf_graph(p, q, right, top, word_node, bit_node)
-    neighbours: list[set[int]] = [set() for _ in range(n_nodes)]
-    slots: dict[tuple[int, int], int] = {}
-    free: list[int] = []
-    unused = itertools.count()
-
-    def slot(a: int, b: int) -> int:
-        pair = (a, b) if a < b else (b, a)
-        if pair not in slots:
-            slots[pair] = free.pop() if free else next(unused)
-            neighbours[a].add(b)
-            neighbours[b].add(a)
-        return slots[pair]
-
-    edges = [(slot(a, b), kind, r, c) for a, b, kind, r, c in graph]
-    kept = {node for side in ports.values() for node in side}
-    inner = {node for node in range(n_nodes) if node not in kept and neighbours[node]}
-    code: list[int] = []
-    pivots, order, lists = [], [], []
-    while inner:
-        node = min(inner, key=lambda k: (len(neighbours[k]), k))
-        inner.remove(node)
-        near = sorted(neighbours[node])
-        pivots.append((len(code), len(near)))
-        order.append(node)
-        lists.append(near)
-        own = [slot(node, k) for k in near]
-        code += own
-        for a, first in enumerate(near):
-            code += [slot(first, second) for second in near[:a]]
-        for k in near:
-            free.append(slots.pop((node, k) if node < k else (k, node)))
-            neighbours[k].remove(node)
-    return LeafProgram(
-        n_slots=next(unused),
-        edges=np.array(edges, dtype=np.int64).reshape(-1, 4),
-        code=np.array(code, dtype=np.int32),
-        pivots=np.array(pivots, dtype=np.int64).reshape(-1, 2),
-        pair_slots=slots,
-        ports=ports,
-        cells=np.array([edge[:2] for edge in graph if edge[2] == 0], dtype=np.int64),
-        n_nodes=n_nodes,
-        nodes=order,
-        neighbours=lists,
-    )
-
-
-@dataclass
-class Block:
-    """A rectangle of cells in the tree of merges; its ports lie in `order` of its sides."""
-
-    lines: tuple[int, int, int, int]  # word lines [i0, i1), bit lines [j0, j1)
-    order: str  # sides: L R T B, or W (N) where a word (bit) line is one node
-    children: tuple[Block, Block] | None
-    shared: int  # nodes eliminated here
-    index: int = -1  # among leaves or merges
-    step: int = -1
-    offset: int = 0  # of its conductances in the arena
-    stride: int = 0
-
-    def size(self, side: str) -> int:
-        i0, i1, j0, j1 = self.lines
-        return i1 - i0 if side in "LRW" else j1 - j0
-
-    @property
-    def n_ports(self) -> int:
-        return sum(self.size(side) for side in self.order)
-
-    def start(self, side: str) -> int:
-        """Position of a side's first port."""
-        return sum(self.size(other) for other in self.order[: self.order.index(side)])
-
-    def walk(self) -> Iterator[Block]:
-        """Children before parents."""
-        for child in self.children or ():
-            yield from child.walk()
-        yield self
-
-
-@dataclass(frozen=True, eq=False)
-class Layout:
-    """A `Plan` with its tree and the sizes of the work arrays it needs."""
-
-    plan: Plan
-    root: Block
-    blocks: tuple[Block, ...]  # children before parents
-    leaf_keys: tuple[tuple[int, int, int, int, bool, bool], ...]  # arguments of `leaf_program`, by leaf
-    arena: int
-    z: int
-    p: int
-    scale: int
-    slots: int
-    vector: int
-
-
-class _Tree:
-    """Cuts the array in halves such that the merges take the fewest operations."""
+class Lines:
+    """Which lines float; checked against the array."""
 
     def __init__(
-        self, n_wl: int, n_bl: int, word_node: bool, bit_node: bool, both: tuple[bool, bool]
+        self, g: NDArray[np.float64], float_word: ArrayLike | None, float_bit: ArrayLike | None
     ) -> None:
-        self.rows = _cuts(n_wl)
-        self.columns = _cuts(n_bl)
-        self.word_node, self.bit_node = word_node, bit_node
-        self.word_both, self.bit_both = both
-        self.cost = functools.lru_cache(None)(self._cost)
+        n_wl, n_bl = g.shape
+        self.word = self._mask(float_word, "float_word", n_wl)
+        self.bit = self._mask(float_bit, "float_bit", n_bl)
+        self.any = bool(self.word.any() or self.bit.any())
+        if self.any:
+            self.check_anchored(g)
 
-    def sides(self, right: bool, top: bool) -> str:
-        word = "W" if self.word_node else "LR" if right else "L"
-        return word + ("N" if self.bit_node else "BT" if top else "B")
+    @staticmethod
+    def _mask(mask: ArrayLike | None, name: str, n: int) -> NDArray[np.bool_]:
+        if mask is None:
+            return np.zeros(n, dtype=bool)
+        array = np.asarray(mask)
+        if array.dtype != bool or array.shape != (n,):
+            raise InputError(
+                f"{name} must be a boolean mask of shape ({n},), got {array.dtype} {array.shape}"
+            )
+        return array.copy()
 
-    def _cost(self, n_r: int, n_c: int, right: bool, top: bool) -> tuple[float, str]:
-        """Operations to build a block of n_r x n_c leaves, and the direction of its last cut."""
-        if n_r == n_c == 1:
-            return 0.0, ""
-        sides = self.sides(right, top)
-        best = (np.inf, "")
-        for cut in "hv":
-            n = n_c if cut == "h" else n_r
-            if n == 1:
-                continue
-            along, node = (n_r, self.word_node) if cut == "h" else (n_c, self.bit_node)
-            s = 0 if node else LEAF * along
-            kept = LEAF * sum(n_r if side in "LRW" else n_c for side in sides)
-            own = s**3 / 3 + s * s * kept + s * kept * kept + 8.0 * kept * kept
-            half = n // 2
-            if cut == "h":
-                parts = self.cost(n_r, half, True, top)[0] + self.cost(n_r, n - half, right, top)[0]
-            else:
-                parts = self.cost(half, n_c, right, top)[0] + self.cost(n - half, n_c, right, True)[0]
-            best = min(best, (own + parts, cut))
-        return best
-
-    def grow(self, r0: int, r1: int, c0: int, c1: int, order: str) -> Block:
-        lines = (self.rows[r0], self.rows[r1], self.columns[c0], self.columns[c1])
-        right = c1 < len(self.columns) - 1 or self.word_both
-        top = r0 > 0 or self.bit_both
-        cut = self.cost(r1 - r0, c1 - c0, right, top)[1]
-        if not cut:
-            return Block(lines, order, None, 0)
-        if cut == "h":
-            middle = (c0 + c1) // 2
-            own, other = ("", "") if self.word_node else ("R", "L")
-            first = self.grow(r0, r1, c0, middle, own + order.replace("R", ""))
-            second = self.grow(r0, r1, middle, c1, other + order.replace("L", ""))
-            shared = 0 if self.word_node else lines[1] - lines[0]
-        else:
-            middle = (r0 + r1) // 2
-            own, other = ("", "") if self.bit_node else ("B", "T")
-            first = self.grow(r0, middle, c0, c1, own + order.replace("B", ""))
-            second = self.grow(middle, r1, c0, c1, other + order.replace("T", ""))
-            shared = 0 if self.bit_node else lines[3] - lines[2]
-        return Block(lines, order, (first, second), shared)
-
-
-def _cuts(n: int) -> list[int]:
-    pieces = -(-n // LEAF)
-    return [n * k // pieces for k in range(pieces + 1)]
-
-
-def _segments(child: Block, parent: Block, s_pad: int) -> list[tuple[int, int, int]]:
-    """Where a child's sides lie among the parent's eliminated and kept ports."""
-    across = child.lines[:2] == parent.lines[:2]  # the halves lie side by side
-    result, source = [], 0
-    for place, side in enumerate(child.order):
-        size = child.size(side)
-        if parent.shared and place == 0:
-            target = 0
-        else:
-            shift = child.lines[2] - parent.lines[2] if side in "TBN" else child.lines[0] - parent.lines[0]
-            target = s_pad + parent.start(side) + (shift if across == (side in "TBN") else 0)
-        result.append((source, target, size))
-        source += size
-    return result
-
-
-@functools.lru_cache(maxsize=32)
-def plan(
-    n_wl: int,
-    n_bl: int,
-    word_node: bool,
-    bit_node: bool,
-    word_both: bool,
-    bit_both: bool,
-    vector: int,
-    keep: bool,
-) -> Layout:
-    """Lay out the elimination of an array's nodes.
-
-    Parameters
-    ----------
-    word_node, bit_node : bool
-        Lines without segment resistance, one node each.
-    word_both, bit_both : bool
-        Second drivers at the right, second grounds at the top (wires only).
-    vector : int
-        Numbers per 64 bytes: 8 for float64, 16 for float32.
-    keep : bool
-        Give every block a place of its own, so that blocks can be computed again and node
-        voltages be found by back-substitution.
-    """
-    word_both, bit_both = word_both and not word_node, bit_both and not bit_node
-    tree = _Tree(n_wl, n_bl, word_node, bit_node, (word_both, bit_both))
-    order = tree.sides(word_both, bit_both)
-    root = tree.grow(0, len(tree.rows) - 1, 0, len(tree.columns) - 1, order)
-    blocks = tuple(root.walk())
-    wide = 2 * vector
-
-    def program_key(block: Block) -> tuple[int, int, int, int, bool, bool]:
-        i0, i1, j0, j1 = block.lines
-        right = INNER if j1 < n_bl else SOURCE if word_both else OPEN
-        top = INNER if i0 > 0 else SOURCE if bit_both else OPEN
-        return i1 - i0, j1 - j0, right, top, word_node, bit_node
-
-    keys: dict[tuple, int] = {}
-    tables: dict[tuple, int] = {}
-    edges, code, pivots, programs, table_data = [], [], [], [], []
-    n_edges = n_code = n_pivots = n_table = 0
-    leaves, merges, segments, steps, leaf_keys = [], [], [], [], []
-    free: dict[int, list[int]] = {}
-    arena = p_size = scale_size = z_size = 0
-
-    def allocate(block: Block) -> None:
-        nonlocal arena
-        n = block.n_ports
-        block.stride = -(-n // wide) * wide
-        size = -(-n // 8) * 8 * block.stride
-        if not keep and free.get(size):
-            block.offset = free[size].pop()
-        else:
-            block.offset, arena = arena, arena + size
-
-    def release(block: Block) -> None:
-        size = -(-block.n_ports // 8) * 8 * block.stride
-        free.setdefault(size, []).append(block.offset)
-
-    waiting = [block for block in blocks if block.children is None]
-    for block in blocks:
-        if block.children is None:
-            if block.step >= 0:
-                continue
-            key = program_key(block)
-            group = [b for b in waiting[: 4 * vector] if program_key(b) == key][:vector]
-            if key not in keys:
-                keys[key] = len(programs)
-                program = leaf_program(*key)
-                programs.append(
-                    (program.n_slots, len(program.pivots), n_edges, len(program.edges), 0, n_pivots)
+    def check_anchored(self, g: NDArray[np.float64]) -> None:
+        """Every floating line must reach a driver or a ground through cells."""
+        if self.word.all() and self.bit.all():
+            raise InputError("all lines float: at least one line must be driven or grounded")
+        closed = g > 0.0
+        word, bit = ~self.word, ~self.bit
+        while True:
+            more_bit = bit | closed[word].any(axis=0)
+            more_word = word | closed[:, more_bit].any(axis=1)
+            if (more_word == word).all() and (more_bit == bit).all():
+                break
+            word, bit = more_word, more_bit
+        for reached, name in ((word, "word"), (bit, "bit")):
+            if not reached.all():
+                line = int(np.flatnonzero(~reached)[0])
+                raise InputError(
+                    f"floating {name} line {line} has no path to a driver or a ground: its voltage is "
+                    f"undefined; every floating line needs a cell with g > 0 S towards one"
                 )
-                edges.append(program.edges)
-                code.append(program.code)
-                pivots.append(program.pivots + np.array([n_code, 0]))
-                n_edges, n_pivots = n_edges + len(program.edges), n_pivots + len(program.pivots)
-                n_code += len(program.code)
-            steps.append((0, len(leaves), len(group)))
-            for leaf in group:
-                waiting.remove(leaf)
-                leaf.step, leaf.index = len(steps) - 1, len(leaves)
-                allocate(leaf)
-                if (key, leaf.order) not in tables:
-                    program = leaf_program(*key)
-                    ports = [node for side in leaf.order for node in program.ports[side]]
-                    pairs = itertools.combinations(ports, 2)
-                    data = [program.pair_slots.get((min(a, b), max(a, b)), -1) for a, b in pairs]
-                    tables[key, leaf.order] = n_table
-                    table_data += data
-                    n_table += len(data)
-                leaves.append(
-                    (keys[key], leaf.lines[0], leaf.lines[2], leaf.offset, leaf.stride,
-                     tables[key, leaf.order], leaf.n_ports)
-                )  # fmt: skip
-                leaf_keys.append(key)
-            continue
-        allocate(block)
-        first, second = block.children
-        s_pad = -(-block.shared // vector) * vector
-        parts = [_segments(child, block, s_pad) for child in (first, second)]
-        crossing = block is root and not word_node and not bit_node
-        cross = sum(block.size(side) for side in order if side in "LR") if crossing else 0
-        merges.append(
-            (block.offset, block.stride, block.n_ports, s_pad, len(segments), len(parts[0]), len(parts[1]),
-             first.offset, first.stride, second.offset, second.stride, cross, p_size, scale_size)
-        )  # fmt: skip
-        segments += parts[0] + parts[1]
-        block.index, block.step = len(merges) - 1, len(steps)
-        steps.append((1, block.index, 1))
-        need = s_pad * (s_pad + block.stride)
-        z_size = max(z_size, need)
-        if keep:
-            p_size, scale_size = p_size + need, scale_size + s_pad
-        else:
-            release(first)
-            release(second)
-    table = Plan(
-        steps=np.array(steps, dtype=np.int64).reshape(-1, 3),
-        leaves=np.array(leaves, dtype=np.int64).reshape(-1, 7),
-        programs=np.array(programs, dtype=np.int64).reshape(-1, 6),
-        edges=np.concatenate(edges),
-        code=np.concatenate(code),
-        pivots=np.concatenate(pivots),
-        tables=np.array(table_data, dtype=np.int32),
-        merges=np.array(merges, dtype=np.int64).reshape(-1, 14),
-        segments=np.array(segments, dtype=np.int64).reshape(-1, 3),
-    )
-    return Layout(
-        plan=table,
-        root=root,
-        blocks=blocks,
-        leaf_keys=tuple(leaf_keys),
-        arena=arena,
-        z=z_size,
-        p=p_size if keep else z_size,
-        scale=scale_size if keep else max([m[3] for m in merges], default=0),
-        slots=max(program[0] for program in programs) * vector,
-        vector=vector,
-    )
 
 
-@functools.lru_cache(maxsize=32)
-def descent(layout: Layout) -> tuple[Descent, int, int, int]:
-    """Where the voltages of a kept plan go: tables, rows of x, numbers of weights, nodes of a leaf."""
-    table, vector = layout.plan, layout.vector
-    rows = 0
-    kept_row: dict[int, int] = {}
-    own_row: dict[int, int] = {}
-    for block in layout.blocks:
-        own_row[id(block)] = rows
-        if block.children is None:
-            kept_row[id(block)] = rows
-            rows += block.n_ports
-        else:
-            s_pad = int(table.merges[block.index, 3])
-            kept_row[id(block)] = rows + s_pad
-            rows += s_pad + block.stride
-    merges = np.zeros((len(table.merges), 3), dtype=np.int64)
-    leaves = np.zeros((len(table.leaves), 4), dtype=np.int64)
-    sizes = np.zeros((len(table.leaves), 2), dtype=np.int64)
-    programs = np.zeros((len(table.programs), 4), dtype=np.int64)
-    neighbours: list[int] = []
-    targets, cells = [], []
-    n_cells = 0
-    seen: dict[int, LeafProgram] = {}
-    for leaf, key in enumerate(layout.leaf_keys):
-        index = int(table.leaves[leaf, 0])
-        if index in seen:
-            continue
-        program = seen[index] = leaf_program(*key)
-        programs[index] = program.n_nodes, len(neighbours), len(targets), n_cells
-        start = 0
-        for node, near in zip(program.nodes, program.neighbours, strict=True):
-            targets.append((node, start))
-            neighbours += near
-            start += len(near)
-        cells.append(program.cells)
-        n_cells += len(program.cells)
-    port_nodes: list[int] = []
-    n_weights = 0
-    starts: dict[int, int] = {}
-    by_index = sorted((b for b in layout.blocks if b.children is None), key=lambda b: b.index)
-    for block in by_index:
-        program = seen[int(table.leaves[block.index, 0])]
-        first, count = int(table.steps[block.step, 1]), int(table.steps[block.step, 2])
-        if block.step not in starts:
-            starts[block.step] = n_weights
-            n_weights += sum(len(near) for near in program.neighbours) * vector
-        assert first <= block.index < first + count
-        leaves[block.index] = own_row[id(block)], len(port_nodes), starts[block.step], block.index - first
-        sizes[block.index] = block.lines[1] - block.lines[0], block.lines[3] - block.lines[2]
-        port_nodes += [node for side in block.order for node in program.ports[side]]
-    for block in layout.blocks:
-        if block.children is not None:
-            first_child, second_child = block.children
-            merges[block.index] = own_row[id(block)], kept_row[id(first_child)], kept_row[id(second_child)]
-    tables = Descent(
-        merges=merges,
-        leaves=leaves,
-        programs=programs,
-        port_nodes=np.array(port_nodes, dtype=np.int32),
-        neighbours=np.array(neighbours, dtype=np.int32),
-        targets=np.array(targets, dtype=np.int64).reshape(-1, 2),
-        cells=np.concatenate(cells),
-        sizes=sizes,
+def check_conductance(
+    g: ArrayLike, name: str = "g", shape: tuple[int, int] | None = None
+) -> NDArray[np.float64]:
+    array = check_array(
+        g,
+        name,
+        shape=shape or (None, None),
+        minimum=0.0,
+        unit="S",
+        hint="a cell's conductance, 0 for an open cell",
     )
-    return tables, rows, n_weights, max(program.n_nodes for program in seen.values())
+    if array.size == 0:
+        raise InputError(f"{name} must hold at least one cell, got shape {array.shape}")
+    return array
+
+
+def check_inputs(v_in: ArrayLike, n_wl: int, lines: Lines) -> NDArray[np.float64]:
+    """Input vectors [V] of shape (n_batch, n_wl), 0 V on floating word lines."""
+    v = check_array(v_in, "v_in", shape=(None, n_wl), unit="V", hint="one row per input vector")
+    if lines.word.any() and v[:, lines.word].any():
+        line = int(np.flatnonzero(lines.word & v.any(axis=0))[0])
+        raise InputError(f"v_in of floating word lines must be 0 V, got another voltage on line {line}")
+    return v

@@ -58,11 +58,11 @@ class Descent(NamedTuple):
 
     merges: np.ndarray  # (n_merges, 3): row of the eliminated ports, kept ports' rows of both children
     leaves: np.ndarray  # (n_leaves, 4): row, start in port_nodes, start of weights, lane
-    programs: np.ndarray  # (n_programs, 4): n_nodes, starts in neighbours, targets and cells
+    programs: np.ndarray  # (n_programs, 3): n_nodes, starts in neighbours and targets
     port_nodes: np.ndarray  # int32, node of each port of a leaf
     neighbours: np.ndarray  # int32, nodes in the order of each step's couplings
     targets: np.ndarray  # (n, 2): eliminated node, start of its neighbours
-    cells: np.ndarray  # (n, 2): word and bit node of each cell of a leaf
+    steps: np.ndarray  # (4,): 0 where word lines are single nodes (along c), bit lines likewise (along r)
     sizes: np.ndarray  # (n_leaves, 2): cells along word and bit lines
 
 
@@ -279,7 +279,7 @@ def leaf_weights(plan, descent, g, wires, lanes, slots, weights):
 
 @njit(cache=True, error_model="numpy", nogil=True)
 def back_rows(x, row, s, width, p, scale, vector):
-    """Voltages of s eliminated nodes from those of the kept ones; x (rows, 2 V) flat, rows [row, row + width)."""
+    """Voltages of s eliminated nodes from the kept ones', in rows [row, row + width) of x (rows, 2 V)."""
     lanes = 2 * vector
     sliver = s * vector
     for i0 in range(s - vector, -1, -vector):
@@ -300,6 +300,19 @@ def back_rows(x, row, s, width, p, scale, vector):
             root = scale[i0 + k]
             for b in range(lanes):
                 x[own + b] *= root
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def _write_out(y, lanes, first, step_r, step_c, n_r, n_c, i0, j0, batch0, n_batch, v):
+    """Copy the voltages of a leaf's word or bit nodes to their cells."""
+    n_wl, n_bl = v.shape[1], v.shape[2]
+    flat = v.reshape(v.size)
+    for b in range(n_batch):
+        for r in range(n_r):
+            at = ((batch0 + b) * n_wl + i0 + r) * n_bl + j0
+            source = first + (r * step_r * n_c) * lanes + b
+            for c in range(n_c):
+                flat[at + c] = y[source + c * step_c * lanes]
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
@@ -352,14 +365,12 @@ def back_substitute(plan, descent, vector, p, scale, weights, x, y, batch0, n_ba
                 near + start,
                 degree,
             )
-        cell = descent.programs[program, 3]
         n_r, n_c = descent.sizes[leaf, 0], descent.sizes[leaf, 1]
-        for b in range(n_batch):
-            for r in range(n_r):
-                for c in range(n_c):
-                    at = cell + r * n_c + c
-                    v_word[batch0 + b, i0 + r, j0 + c] = y[descent.cells[at, 0] * lanes + b]
-                    v_bit[batch0 + b, i0 + r, j0 + c] = y[descent.cells[at, 1] * lanes + b]
+        _write_out(y, lanes, 0, descent.steps[0], descent.steps[1], n_r, n_c, i0, j0, batch0, n_batch, v_word)
+        bit = n_r * n_c * lanes
+        _write_out(
+            y, lanes, bit, descent.steps[2], descent.steps[3], n_r, n_c, i0, j0, batch0, n_batch, v_bit
+        )
 
 
 @njit(cache=True, error_model="numpy", nogil=True)

@@ -279,13 +279,28 @@ def _mix_lanes(typingctx, y, target, weights, w0, nodes, start, degree):
         node_data = block.data(nodes, args[4])
         target, w_at, start, degree = args[1], args[3], args[5], args[6]
         lanes = ir.Constant(INDEX, 2 * block.width)
-        with block.loop(degree, [block.zero, block.zero]) as loop:
-            weight = block.spread(block.load_scalar(w_data, block.at(w_at, loop.index, block.width)))
-            node = builder.sext(block.load_scalar(node_data, builder.add(start, loop.index)), INDEX)
+
+        def add(index, totals):
+            weight = block.spread(block.load_scalar(w_data, block.at(w_at, index, block.width)))
+            node = builder.sext(block.load_scalar(node_data, builder.add(start, index)), INDEX)
             row = builder.mul(node, lanes)
-            for n in range(2):
-                value = block.load(y_data, block.at(row, n, block.width))
-                loop.next[n] = block.fma(weight, value, loop.results[n])
+            values = [block.load(y_data, block.at(row, n, block.width)) for n in range(2)]
+            return [block.fma(weight, value, total) for value, total in zip(values, totals, strict=True)]
+
+        four = ir.Constant(INDEX, 4)
+        with block.loop(builder.sdiv(degree, four), [block.zero] * 8) as loop:  # four sums hide the latency
+            first = builder.mul(loop.index, four)
+            for k in range(4):
+                index = builder.add(first, ir.Constant(INDEX, k))
+                loop.next[2 * k : 2 * k + 2] = add(index, loop.results[2 * k : 2 * k + 2])
+        sums = loop.results
+        totals = [
+            builder.fadd(builder.fadd(sums[n], sums[2 + n]), builder.fadd(sums[4 + n], sums[6 + n]))
+            for n in range(2)
+        ]
+        done = builder.mul(builder.sdiv(degree, four), four)
+        with block.loop(builder.sub(degree, done), totals) as loop:
+            loop.next[:] = add(builder.add(done, loop.index), loop.results)
         row = builder.mul(target, lanes)
         for n in range(2):
             block.store(loop.results[n], y_data, block.at(row, n, block.width))
