@@ -40,6 +40,7 @@ class Work:
         self.knowledge = knowledge
         self.codes = trace.codes(layer)
         self.target = target_columns(bench, layer)
+        self.samples: Any = None  # made by `finetune.strategies.samples`
         self._reading: tuple[NDArray[np.int32], NDArray[np.bool_]] | None = None
 
     # -- samples ------------------------------------------------------------------------------

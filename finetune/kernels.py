@@ -1,0 +1,97 @@
+"""Numba code of the tuner: greedy choice of cells to rewrite. Stands alone on math, numpy, numba."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+
+@njit(cache=True, error_model="numpy")
+def choose_moves(
+    slope,
+    gram,
+    mean,
+    split,
+    deviate,
+    factor,
+    allowed,
+    level_mean,
+    level_sd,
+    carry,
+    price,
+    limit,
+    levels,
+    chosen,
+):
+    """Greedy coordinate descent over single cells, each column for itself.
+
+    The column's loss is ``w'Hw - 2 w'(X'T)`` with w the expected weights; a move of cell k of row i to
+    level q changes the weight by ``d = f_k (m_q - mean)`` and adds the variance of a new write and of what
+    the outputs could not tell about this cell alone. Its expected gain is ``2 s_i d - H_ii (d**2 + var)``.
+
+    Parameters
+    ----------
+    slope : (n_rows, n_cols), X'(T - Y) of the present state; updated with each move
+    gram : (n_rows, n_rows), X'X
+    mean, split, deviate : (n_rows, n_cols, n_cells), expected conductance of each cell, variance of
+        it when the weight is known, standardised fixed error of the cell; `mean` is updated
+    factor : (n_cells,), weight of a unit of conductance
+    allowed : bool (n_rows, n_cols, n_cells)
+    level_mean, level_sd : (n_levels,)
+    carry : share of the fixed error in the next write's error
+    price : (n_cols,), gain a move must exceed
+    limit : (n_cols,), most moves of a column
+    levels, chosen : int64 (n_rows, n_cols, n_cells) and float64 of that shape; new level, and gain of the
+        move (0 for cells that stay)
+    """
+    n_rows, n_cols, n_cells = mean.shape
+    n_levels = level_mean.shape[0]
+    rest = 1.0 - carry * carry
+    for j in range(n_cols):
+        for _ in range(limit[j]):
+            best, best_i, best_k, best_q, best_d, best_m = price[j], -1, 0, 0, 0.0, 0.0
+            for i in range(n_rows):
+                h = gram[i, i]
+                s = slope[i, j]
+                for k in range(n_cells):
+                    if not allowed[i, j, k] or chosen[i, j, k] > 0.0:
+                        continue
+                    f = factor[k]
+                    base = f * f * split[i, j, k]
+                    lift = carry * deviate[i, j, k]
+                    for q in range(n_levels):
+                        m = level_mean[q] + lift * level_sd[q]
+                        d = f * (m - mean[i, j, k])
+                        gain = 2.0 * s * d - h * (d * d + base + f * f * rest * level_sd[q] * level_sd[q])
+                        if gain > best:
+                            best, best_i, best_k, best_q, best_d, best_m = gain, i, k, q, d, m
+            if best_i < 0:
+                break
+            levels[best_i, j, best_k] = best_q
+            chosen[best_i, j, best_k] = best
+            mean[best_i, j, best_k] = best_m
+            for i in range(n_rows):
+                slope[i, j] -= gram[i, best_i] * best_d
+    return np.count_nonzero(chosen)
+
+
+@njit(cache=True, error_model="numpy")
+def round_in_order(wanted, factor, values, rounded):
+    """Round rows one after another, each row's error spread over the rows behind it (GPTQ).
+
+    `wanted` (n_rows, n_cols) is updated; `factor` is the upper Cholesky factor of the inverse Gram
+    matrix, rows in the order of rounding; `values` ascending representable numbers; `rounded`
+    (n_rows, n_cols) gets the nearest of them (Frantar et al., arXiv 2210.17323).
+    """
+    n_rows, n_cols = wanted.shape
+    n_values = values.shape[0]
+    for i in range(n_rows):
+        for j in range(n_cols):
+            x = wanted[i, j]
+            k = np.searchsorted(values, x)
+            if k == n_values or (k > 0 and x - values[k - 1] < values[k] - x):
+                k -= 1
+            rounded[i, j] = values[k]
+            step = (x - values[k]) / factor[i, i]
+            for r in range(i + 1, n_rows):
+                wanted[r, j] -= factor[i, r] * step

@@ -1,0 +1,66 @@
+"""Low-rank digital correction beside the chip."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from finetune.bench import Bench
+from finetune.strategies.base import LayerStep, register
+from finetune.strategies.work import Work
+from rramsim.checks import InputError
+
+__all__ = ["Adapter"]
+
+MAX_VECTORS = 32_768  # vectors the regression uses; they cost no extra read
+
+
+@register("adapter")
+class Adapter(LayerStep):
+    """Rank-r correction of the residual by reduced-rank ridge regression, in closed form.
+
+    ``W = (X'X + lambda I)^-1 X'(Z - Z_chip)``; of C'W, with CC' = X'X + lambda I, the r largest singular
+    triplets are kept: the best rank-r matrix in the norm of the outputs (Izenman 1975). Down
+    (n_rows, r) and up (r, n_cols) are applied to the DAC codes at the host.
+
+    Parameters
+    ----------
+    rank : int
+        At most min(n_rows, n_cols); 0 keeps none.
+    ridge : float
+        lambda over the mean diagonal of X'X.
+    """
+
+    name = "adapter"
+
+    def __init__(self, *, rank: int = 2, ridge: float = 1e-2) -> None:
+        if rank < 0:
+            raise InputError(f"adapter: rank must be >= 0, got {rank}")
+        self.rank = rank
+        self.ridge = ridge
+
+    def tune_layer(self, bench: Bench, work: Work) -> None:
+        """Fit on the residual after gain and offset."""
+        host = work.host
+        rank = min(self.rank, work.info.n_rows, work.info.n_cols)
+        if rank == 0:
+            return
+        host.down = host.up = None
+        picks = work.sample(MAX_VECTORS)
+        residual = (work.target - work.outputs())[picks]
+        shift = residual.mean(axis=0)
+        x = work.codes[picks].astype(np.float32)
+        mean_x = x.mean(axis=0)
+        x -= mean_x
+        gram = (x.T @ x).astype(np.float64) / len(x)
+        damped = gram + self.ridge * max(np.diag(gram).mean(), 1e-12) * np.eye(len(gram))
+        slope = (x.T @ (residual - shift)).astype(np.float64) / len(x)
+        lower = np.linalg.cholesky(damped)
+        whitened = np.linalg.solve(lower, slope)  # C^-1 X'R = C' W
+        importance = 1.0 / np.maximum(work.target[picks].std(axis=0, dtype=np.float64), 1e-6)
+        u, s, vt = np.linalg.svd(whitened * importance, full_matrices=False)
+        down = np.linalg.solve(lower.T, u[:, :rank] * s[:rank])
+        up = vt[:rank] / importance
+        host.down, host.up = down / host.x_step, up
+        host.offset = host.offset + shift - mean_x.astype(np.float64) @ down @ up
+        left = float(np.square(s[rank:]).sum() / max(np.square(s).sum(), 1e-30))
+        bench.record(work.layer, self.name, rank=rank, unexplained=left)

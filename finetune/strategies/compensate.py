@@ -1,0 +1,141 @@
+"""Sequential write-and-compensate: each block of rows corrects what the blocks before it got wrong."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from finetune import kernels
+from finetune.bench import Bench
+from finetune.strategies.base import LayerStep, register
+from finetune.strategies.samples import Samples, sample_count, take_samples
+from finetune.strategies.work import Work
+from rramsim.checks import InputError
+from rramsim.mapping import weights_from_levels
+from rramsim.protocol import Datasheet
+
+__all__ = ["Sequential", "nearest_pairs", "representable", "round_block"]
+
+
+def representable(sheet: Datasheet) -> NDArray[np.float64]:
+    """Every weight that one cell, or one pair with one cell reset, can hold; ascending."""
+    n = sheet.n_levels
+    if sheet.mapping == "reference":
+        levels = np.arange(n)[:, None, None]
+    elif sheet.mapping == "differential":
+        levels = np.zeros((2 * n - 1, 1, 2), dtype=np.int64)
+        levels[:n, 0, 1] = np.arange(n)[::-1]
+        levels[n - 1 :, 0, 0] = np.arange(n)
+    else:
+        raise InputError(
+            f"least squares on levels needs differential or reference mapping, got {sheet.mapping!r}"
+        )
+    return np.ascontiguousarray(weights_from_levels(levels, sheet.mapping, sheet.levels)[:, 0])
+
+
+def nearest_pairs(values: NDArray[np.float64], sheet: Datasheet) -> NDArray[np.int64]:
+    """Levels (n_rows, n_cols, n_cells) of weights taken from `representable`."""
+    table = representable(sheet)
+    index = np.abs(values[:, :, None] - table).argmin(axis=2) if values.size < 4096 else _index(values, table)
+    if sheet.mapping == "reference":
+        return index[:, :, None]
+    signed = index - (sheet.n_levels - 1)
+    return np.stack([np.maximum(signed, 0), np.maximum(-signed, 0)], axis=2)
+
+
+def _index(values: NDArray[np.float64], table: NDArray[np.float64]) -> NDArray[np.int64]:
+    return np.searchsorted((table[1:] + table[:-1]) / 2, values)
+
+
+def round_block(
+    wanted: NDArray[np.float64], gram: NDArray[np.float64], n_block: int, sheet: Datasheet
+) -> NDArray[np.int64]:
+    """Levels of the first `n_block` rows; rounding errors are spread over rows not yet rounded.
+
+    Parameters
+    ----------
+    wanted : ndarray, shape (n_rows, n_cols)
+        Weights in the order of writing.
+    gram : ndarray, shape (n_rows, n_rows)
+        Positive definite.
+    """
+    inverse = np.linalg.inv(gram)
+    upper = np.linalg.cholesky(inverse[:n_block, :n_block]).T  # of the block alone: enough for its rounding
+    rounded = np.empty((n_block, wanted.shape[1]))
+    kernels.round_in_order(
+        np.ascontiguousarray(wanted[:n_block]), np.ascontiguousarray(upper), representable(sheet), rounded
+    )
+    return nearest_pairs(rounded, sheet)
+
+
+@register("lsq.sequential")
+class Sequential(LayerStep):
+    """Write a block of word lines, measure, let the rows not yet written make up for its error.
+
+    ``P_r = D_r + (H_rr + lambda I)^-1 (X_r'(T - Y) / n - H_rr D_r)`` for the remaining rows r, of which
+    the next block is rounded to levels and programmed once. Realised conductances never need to be
+    known: the measured residual carries them. The update is that of optimal brain surgeon and GPTQ
+    (Hassibi, Stork 1993; Frantar et al., arXiv 2210.17323), with the chip's errors in place of rounding.
+
+    Parameters
+    ----------
+    block : int
+        Word lines written between two reads.
+    ridge : float
+        lambda over the mean diagonal of H.
+    follow : float
+        1: targets are the teacher's outputs at the teacher's own inputs, so that errors of earlier layers
+        are corrected; 0: the teacher's layer at the inputs the chip really saw.
+    """
+
+    name = "lsq.sequential"
+    from_reset = True
+
+    def __init__(self, *, block: int = 32, ridge: float = 0.05, follow: float = 1.0) -> None:
+        if block < 1:
+            raise InputError(f"lsq.sequential: block must be >= 1, got {block}")
+        self.block = block
+        self.ridge = ridge
+        self.follow = follow
+
+    def plan_layer(self, bench: Bench, layer: str, n_vectors: int) -> dict[str, float]:
+        """One read before each block."""
+        info = bench.deployment.chip.layers[layer]
+        n_blocks = -(-info.n_rows // self.block)
+        levels = bench.deployment.nearest_levels(layer)
+        writes = int((levels != 0).sum()) * 1.06
+        return {"vectors": n_blocks * sample_count(info.n_rows, n_vectors), "cell_writes": writes}
+
+    def tune_layer(self, bench: Bench, work: Work) -> None:
+        """Write all rows of the layer, block by block."""
+        samples = take_samples(work, self.follow)
+        sheet = bench.deployment.chip.datasheet
+        info = work.info
+        levels = np.zeros((info.n_rows, info.n_cols, info.cells_per_weight), dtype=np.int64)
+        if work.host.levels is not None:  # a chip mapped before: erase what is not reset
+            work.write(levels, work.host.levels != 0)
+        order = np.argsort(-write_order(samples), kind="stable")
+        for first in range(0, info.n_rows, self.block):
+            rest = order[first:]
+            n_block = min(self.block, rest.size)
+            residual = samples.target - samples.read().total
+            gram = samples.gram[np.ix_(rest, rest)]
+            damped = gram + self.ridge * max(np.diag(gram).mean(), 1e-12) * np.eye(rest.size)
+            ideal = samples.ideal[rest]
+            slope = (samples.x[:, rest].T @ residual).astype(np.float64) / samples.n - gram @ ideal
+            wanted = np.clip(ideal + np.linalg.solve(damped, slope), *representable(sheet)[[0, -1]])
+            rows = rest[:n_block]
+            levels[rows] = round_block(wanted, damped, n_block, sheet)
+            mask = np.zeros(levels.shape, dtype=bool)
+            mask[rows] = levels[rows] != 0
+            work.write(levels, mask if info.cells_per_weight == 2 else _whole_rows(mask, rows))
+
+
+def _whole_rows(mask: NDArray[np.bool_], rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+    mask[rows] = True
+    return mask
+
+
+def write_order(samples: Samples) -> NDArray[np.float64]:
+    """Energy that a row's error would send to the outputs; the largest are written first."""
+    return np.diag(samples.gram) * np.square(samples.ideal).mean(axis=1)

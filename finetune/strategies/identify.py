@@ -1,0 +1,256 @@
+"""System identification: the realised weights of a layer from its inputs and outputs alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from finetune.bench import Bench
+from finetune.strategies.base import LayerStep, register
+from finetune.strategies.samples import Reading, Samples, sample_count, take_samples
+from finetune.strategies.work import Work
+from rramsim.checks import InputError
+
+__all__ = ["Estimate", "Identify", "Spread", "cell_factors", "identify", "noise_variance", "observe_spread"]
+
+NOISE_VECTORS = 512  # vectors read twice for the noise of a reading
+ROUNDING = 1.0 / 12.0  # variance of rounding to integer codes, in codes squared
+
+
+def cell_factors(n_cells: int) -> NDArray[np.float64]:
+    """Weight of a unit of conductance in each cell of a weight: (1, -1) for a pair, (1,) for one cell."""
+    return np.array([1.0, -1.0]) if n_cells == 2 else np.ones(1)
+
+
+def noise_variance(work: Work, samples: Samples) -> NDArray[np.float64]:
+    """Variance of one conversion: half the mean square of two reads' difference, and rounding.
+
+    Returns
+    -------
+    ndarray, shape (n_cols,)
+        In normalised units squared, per row tile.
+    """
+    picks = samples.picks[:: max(1, samples.n // NOISE_VECTORS)]
+    first, second = work.read(picks, per_tile=True), work.read(picks, per_tile=True)
+    difference = (first.codes - second.codes).astype(np.float64)
+    # rounding is part of the difference already, unless there is too little noise to dither it
+    variance = max(0.5 * float(np.square(difference).mean()), ROUNDING)
+    return variance * np.square(work.unit)
+
+
+@dataclass
+class Spread:
+    """What a write leaves around a level of conductance u: ``var = relative**2 u**2 + absolute**2``.
+
+    Conductances are in units of `g_unit`. Learnt by empirical Bayes, pooled over the layers tuned so
+    far: the mean square of an output's deviation is linear in both variances.
+
+    Attributes
+    ----------
+    normal : ndarray, shape (2, 2), and rhs : ndarray, shape (2,)
+        Normal equations of the fit so far.
+    """
+
+    normal: NDArray[np.float64]
+    rhs: NDArray[np.float64]
+    scale: float = 1.0
+
+    @classmethod
+    def unknown(cls, scale: float = 1.0) -> Spread:
+        """Before any reading: a faint belief in a relative spread of 0.3."""
+        return cls(np.diag([1e-3, 1e-3]), np.array([1e-3 * 0.09, 0.0]), scale)
+
+    @property
+    def variances(self) -> tuple[float, float]:
+        """Relative and absolute variance, both >= 0 by non-negative least squares."""
+        (a, _), (_, b) = self.normal
+        y, z = self.rhs
+        both = np.linalg.solve(self.normal, self.rhs)
+        if both.min() < 0:
+            options = [np.array([max(y / a, 0.0), 0.0]), np.array([0.0, max(z / b, 0.0)])]
+            both = min(options, key=lambda v: float(v @ self.normal @ v - 2 * v @ self.rhs))
+        relative, absolute = both * self.scale**2
+        return float(max(relative, 1e-6)), float(max(absolute, 1e-8))
+
+    def of(self, u: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Variance of a write to conductance u."""
+        relative, absolute = self.variances
+        return relative * np.square(u) + absolute
+
+
+def observe_spread(
+    spread: Spread,
+    samples: Samples,
+    reading: Reading,
+    conductance: NDArray[np.float64],
+    noise: NDArray[np.float64],
+) -> None:
+    """Add a layer's evidence: outputs minus what the written levels stand for.
+
+    Parameters
+    ----------
+    conductance : ndarray, shape (n_rows, n_cols, n_cells)
+        Nominal conductances written, in units of g_unit.
+    noise : ndarray, shape (n_cols,)
+        Variance of one conversion.
+    """
+    nominal = conductance @ cell_factors(conductance.shape[2])
+    energy = np.diag(samples.gram)
+    features, squares = [], []
+    for tile, (top, bottom) in enumerate(samples.work.info.row_tiles):
+        predicted = samples.x[:, top:bottom] @ nominal[top:bottom].astype(np.float32)
+        residual = reading.tiles[tile] - predicted
+        residual -= residual.mean(axis=0)
+        free = ~reading.saturated[tile]
+        count = np.maximum(free.sum(axis=0), 1)
+        squares.append((np.square(residual) * free).sum(axis=0) / count - noise)
+        relative = energy[top:bottom] @ np.square(conductance[top:bottom]).sum(axis=2)
+        absolute = energy[top:bottom].sum() * conductance.shape[2]
+        features.append(np.stack([relative, np.full(relative.size, absolute)], axis=1))
+    a, y = np.concatenate(features), np.concatenate(squares)
+    # the scatter of a sum of squares grows with its mean: divide by a first guess of it
+    size = np.maximum(a @ np.array([0.1, 0.005]), 1e-30)
+    a, y = a / size[:, None], y / size
+    spread.normal += a.T @ a
+    spread.rhs += a.T @ y
+
+
+@dataclass
+class Estimate:
+    """Posterior of a layer's weights, normalised."""
+
+    weights: NDArray[np.float64]  # (n_rows, n_cols), mean
+    variance: NDArray[np.float64]  # same shape
+    prior_variance: NDArray[np.float64]  # same shape, outliers widened
+
+    @property
+    def determined(self) -> NDArray[np.float64]:
+        """Share of the prior variance that the outputs have removed, 0 to 1, per weight."""
+        return 1.0 - self.variance / np.maximum(self.prior_variance, 1e-30)
+
+
+def identify(
+    samples: Samples,
+    reading: Reading,
+    prior: NDArray[np.float64],
+    variance: NDArray[np.float64],
+    noise: NDArray[np.float64],
+    *,
+    rounds: int = 2,
+    tail: float = 4.0,
+) -> Estimate:
+    """Bayesian ridge regression of outputs on inputs, per column and row tile.
+
+    ``mean = m + (X'X + s^2 V^-1)^-1 X'(Y - X m)``, posterior covariance ``s^2 (X'X + s^2 V^-1)^-1``.
+    Rounds after the first widen the prior of weights that stand out, as a Student-t prior with `tail`
+    degrees of freedom does (expectation-maximisation): stuck cells. Saturated samples are filled
+    in with the estimate's own prediction, whose fixed point is to leave them out.
+
+    Parameters
+    ----------
+    prior, variance : ndarray, shape (n_rows, n_cols)
+        Prior mean and variance of the weights.
+    noise : ndarray, shape (n_cols,)
+        Variance of one conversion.
+    """
+    mean, posterior, widened = prior.copy(), variance.copy(), variance.copy()
+    for tile, (top, bottom) in enumerate(samples.work.info.row_tiles):
+        rows = slice(top, bottom)
+        x, gram = samples.x[:, rows], samples.gram[rows, rows]
+        n_rows = bottom - top
+        y, bad = reading.tiles[tile], reading.saturated[tile]
+        v = np.maximum(variance[rows], 1e-12).copy()
+        v0 = v.copy()
+        diagonal = np.arange(n_rows)
+        for turn in range(rounds):
+            if turn and bad.any():
+                y = np.where(bad, _offset(y, x @ mean[rows].astype(np.float32), bad), y)
+            residual = y - x @ prior[rows].astype(np.float32)
+            residual = residual - residual.mean(axis=0)
+            slope = (x.T @ residual).astype(np.float64) / samples.n
+            systems = np.repeat(gram[None], v.shape[1], axis=0)
+            systems[:, diagonal, diagonal] += (noise / samples.n / v).T
+            inverse = np.linalg.inv(systems)
+            step = np.matmul(inverse, slope.T[:, :, None])[:, :, 0].T
+            mean[rows] = prior[rows] + step
+            left = (noise / samples.n) * inverse[:, diagonal, diagonal].T
+            posterior[rows] = left
+            widened[rows] = v
+            if turn + 1 < rounds:
+                v = np.maximum((tail * v0 + np.square(step) + left) / (tail + 1.0), 0.25 * v0)
+    return Estimate(mean, posterior, widened)
+
+
+def _offset(y: NDArray[Any], predicted: NDArray[Any], bad: NDArray[np.bool_]) -> NDArray[Any]:
+    """Predictions shifted to the unsaturated readings' mean, column by column."""
+    good = ~bad
+    count = np.maximum(good.sum(axis=0), 1)
+    return predicted + ((y - predicted) * good).sum(axis=0) / count
+
+
+def learn(work: Work, samples: Samples, reading: Reading, scale: float) -> tuple[Spread, NDArray[np.float64]]:
+    """Noise of this layer's conversions, and the spread of writes from all layers so far."""
+    noise = noise_variance(work, samples)
+    known = work.knowledge
+    if "spread_normal" in known:
+        spread = Spread(np.array(known["spread_normal"]), np.array(known["spread_rhs"]), scale)
+    else:
+        spread = Spread.unknown(scale)
+    observe_spread(spread, samples, reading, conductances(work), noise)
+    known["spread_normal"], known["spread_rhs"] = spread.normal.copy(), spread.rhs.copy()
+    return spread, noise
+
+
+def conductances(work: Work) -> NDArray[np.float64]:
+    """Nominal conductance of every cell, in units of g_unit; a lone cell's from the reference level."""
+    sheet = work.bench.deployment.chip.datasheet
+    levels = work.host.levels
+    if levels is None:
+        raise InputError(f"layer {work.layer!r} was never written: identification needs its levels")
+    return np.asarray(sheet.levels)[levels] / work.info.g_unit
+
+
+@register("lsq.identify")
+class Identify(LayerStep):
+    """Identify and report, changing nothing: how well the outputs determine each weight.
+
+    Writes `determined` (mean share of the prior variance removed), the learnt spread of writes and the
+    noise of a conversion into the history.
+
+    Parameters
+    ----------
+    sigma_scale : float
+        Multiplies the learnt spread (for studies of a wrong one).
+    """
+
+    name = "lsq.identify"
+
+    def __init__(self, *, sigma_scale: float = 1.0) -> None:
+        self.sigma_scale = sigma_scale
+
+    def plan_layer(self, bench: Bench, layer: str, n_vectors: int) -> dict[str, float]:
+        """One read of the samples, and two of some for the noise."""
+        info = bench.deployment.chip.layers[layer]
+        return {"vectors": sample_count(info.n_rows, n_vectors) + 2 * NOISE_VECTORS, "cell_writes": 0.0}
+
+    def tune_layer(self, bench: Bench, work: Work) -> None:
+        """One identification of the present state."""
+        samples = take_samples(work)
+        reading = samples.read()
+        spread, noise = learn(work, samples, reading, self.sigma_scale)
+        g = conductances(work)
+        nominal = samples.stored()
+        estimate = identify(samples, reading, nominal, spread.of(g).sum(axis=2), noise)
+        relative, absolute = spread.variances
+        bench.record(
+            work.layer,
+            self.name,
+            determined=float(estimate.determined.mean()),
+            sigma_relative=float(np.sqrt(relative)),
+            sigma_absolute=float(np.sqrt(absolute)),
+            noise_codes=float(np.sqrt(noise[0]) / work.unit[0]),
+            deviation=float(np.sqrt(np.square(estimate.weights - nominal).mean())),
+        )
