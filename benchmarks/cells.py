@@ -1,5 +1,7 @@
 """Speed and memory of cells: `python -m benchmarks.cells [--cells N] [--threads T] [--json]`.
 
+`--accuracy` instead compares the two ways of accounting stress on resistive wires.
+
 Prints seconds of writing by write-verify, of one-shot writing, of one step of read
 disturbance (stress of every cell and its effect on conductance) and bytes a cell.
 Kernels are compiled before the clock starts; each figure is the best of `--repeat` runs.
@@ -10,13 +12,17 @@ from __future__ import annotations
 import argparse
 import json
 import time
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 import numba
 import numpy as np
 
-from rramsim.cell import CellArray, DisturbConfig, load_preset
+from rramsim.cell import CellArray, CellsConfig, DisturbConfig, RangeWarning, load_preset
+from rramsim.celldrive import cell_drive
+from rramsim.solver import cell_voltages
+from rramsim.wiring import WiresConfig
 
 VOLTAGES = 0.3 * np.arange(-127, 128) / 127.0  # [V] signed 8-bit codes
 
@@ -65,14 +71,75 @@ def measure(n_cells: int, repeat: int) -> dict[str, Any]:
     return result
 
 
+def inputs(kind: str, n_vectors: int, n_wl: int) -> np.ndarray:
+    """Drives relative to full scale, shape (n_vectors, n_wl)."""
+    rng = np.random.default_rng(0)
+    if kind == "sparse":
+        silent = rng.random((n_vectors, n_wl)) < 0.5
+        return np.clip(np.round(rng.exponential(40.0, silent.shape)), 0, 255) * ~silent / 255
+    if kind == "correlated":
+        causes = rng.standard_normal((n_vectors, 8)) @ rng.standard_normal((8, n_wl)) / np.sqrt(8)
+        own = rng.standard_normal((n_vectors, n_wl))
+        return np.clip(np.round(42.0 * (causes + own)), 0, 255) / 255
+    if kind == "signed":
+        return rng.integers(-127, 128, (n_vectors, n_wl)) / 127
+    return (255 - rng.integers(0, 30, (n_vectors, n_wl))) / 255
+
+
+def accuracy(r_segment: float, kind: str, v_read: float) -> dict[str, Any]:
+    """Fast against exact accounting at 128 x 128, 16 levels, after 1e9 reads of 1000-cycle cells."""
+    n, n_vectors = 128, 400
+    disturb = DisturbConfig(law="power", v_read=v_read, cycles_before=1000)
+    wires = WiresConfig(r_word=r_segment, r_bit=r_segment)
+    fast, exact = (CellArray((n, n), CellsConfig(), disturb=disturb, seed=1) for _ in range(2))
+    levels = np.random.default_rng(0).integers(0, 16, (n, n))
+    for array in (fast, exact):
+        array.write(levels)
+    v_in = v_read * inputs(kind, n_vectors, n)
+    reads = 1e9 / n_vectors  # of each vector
+    g = fast.conductance.astype(float)
+    voltages = np.unique(v_in)
+    counts = np.stack([(v_in == v).sum(axis=0) for v in voltages], axis=1) * reads
+    slope, offset = cell_drive(g, v_in.mean(axis=0), np.sqrt((v_in**2).mean(axis=0)), wires)
+    fast.add_reads(counts, voltages, slope, offset)
+    for part in np.array_split(v_in, 8):
+        exact.add_cell_voltages(cell_voltages(g, part, wires), refresh=False)
+    exact.load_state_dict(exact.state_dict() | {"stress": exact.stress * reads})
+    ratio = fast.stress / exact.stress
+    change = (fast.conductance.astype(float) - exact.conductance) / g
+    return {
+        "r_segment": r_segment,
+        "inputs": kind,
+        "v_read": v_read,
+        "stress_ratio_median": float(np.median(ratio)),
+        "stress_ratio_p05": float(np.quantile(ratio, 0.05)),
+        "stress_ratio_p95": float(np.quantile(ratio, 0.95)),
+        "left_exact": float((exact.conductance / g).mean()),
+        "left_fast": float((fast.conductance / g).mean()),
+        "rms_difference": float(np.sqrt((change**2).mean())),
+        "largest_difference": float(np.abs(change).max()),
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cells", type=int, default=10_000_000)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--accuracy", action="store_true", help="fast against exact stress accounting")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
     numba.set_num_threads(min(options.threads, numba.config.NUMBA_NUM_THREADS))
+    if options.accuracy:
+        warnings.simplefilter("ignore", RangeWarning)  # neighbours lift a cell at 0.5 V by a few percent
+        kinds = ("sparse", "correlated", "signed", "dense")
+        rows = [accuracy(r, kind, v) for r in (0.5, 2.5) for kind in kinds for v in (0.3, 0.5)]
+        for row in rows:
+            text = (
+                f"{name}={value:.4g}" if isinstance(value, float) else value for name, value in row.items()
+            )
+            print(json.dumps(row) if options.json else "  ".join(text))
+        return
     result = measure(options.cells, options.repeat)
     if options.json:
         print(json.dumps(result))
