@@ -21,6 +21,10 @@ from rramsim.checks import InputError
 __all__ = ["CellBelief", "Proposal", "choose_writes", "observe", "programming_variance"]
 
 
+BATCH = 8  # cells of a column chosen between two evaluations of all cells
+SIGN = np.array([1.0, -1.0])  # of the + and - cell in the weight
+
+
 @dataclass
 class CellBelief:
     """Means and variances of the cells of one layer.
@@ -31,6 +35,8 @@ class CellBelief:
         Of u for the + and - cells.
     covariance : ndarray, shape (n_rows, n_cols)
         Between the two cells: outputs tell of their difference only.
+    fresh : ndarray, shape (n_rows, n_cols, 2)
+        The part of `variance` that no output has been compared with yet.
     level_means, level_variances : ndarray, shape (n_levels,)
         What a new write leaves.
     """
@@ -38,6 +44,7 @@ class CellBelief:
     mean: NDArray[np.float64]
     variance: NDArray[np.float64]
     covariance: NDArray[np.float64]
+    fresh: NDArray[np.float64]
     level_means: NDArray[np.float64]
     level_variances: NDArray[np.float64]
 
@@ -55,6 +62,7 @@ class CellBelief:
             level_means[levels].astype(np.float64),
             level_variances[levels].astype(np.float64),
             np.zeros(levels.shape[:2]),
+            level_variances[levels].astype(np.float64),
             level_means,
             level_variances,
         )
@@ -74,6 +82,7 @@ class CellBelief:
         self.mean[mask] = self.level_means[levels[mask]]
         self.variance[mask] = self.level_variances[levels[mask]]
         self.covariance[mask.any(axis=2)] = 0.0
+        self.fresh[mask] = 0.0
 
     def drift(self, rate: float, activity: NDArray[np.float64], spread: float, rising: bool = True) -> None:
         """Reads moved every cell towards the end of its window.
@@ -94,7 +103,9 @@ class CellBelief:
         left = np.exp(-exponent)
         self.mean = self.mean + distance * (1.0 - left)
         self.covariance = self.covariance * left[:, :, 0] ** 2
-        self.variance = self.variance * left**2 + np.square(distance * left * exponent * spread)
+        widened = np.square(distance * left * exponent * spread)
+        self.variance = self.variance * left**2 + widened
+        self.fresh = self.fresh * left**2 + widened
 
 
 def programming_variance(
@@ -119,7 +130,7 @@ def observe(
     y: NDArray[np.float32],
     noise: float,
 ) -> float:
-    """Narrow the belief by outputs; returns the factor that the prior variances needed.
+    """Narrow the belief by outputs; returns the factor that the fresh variances needed.
 
     Parameters
     ----------
@@ -133,19 +144,22 @@ def observe(
     Notes
     -----
     Per column ``w ~ N(m, diag(p))``, ``y = x w + e``: the Gaussian posterior, in the space of vectors or of
-    rows, whichever is smaller. The scale of all prior variances is first fitted by matching the
-    residuals' total energy (empirical Bayes), so that a mis-stated programming spread or drift
-    rate does little harm.
+    rows, whichever is smaller. The scale of the variances that are new since the last observation is
+    first fitted by matching the residuals' total energy (empirical Bayes), so that a mis-stated
+    programming spread or drift rate does little harm.
     """
     x64, residual = x.astype(np.float64), (y - x @ belief.weights.astype(np.float32)).astype(np.float64)
     n_vectors, n_rows = x64.shape
-    prior = belief.weight_variance
-    energy = np.square(x64).sum(axis=0) @ prior
-    surplus = np.square(residual).sum() - noise * residual.size
-    factor = float(np.clip(surplus / max(energy.sum(), 1e-300), 1e-3, 1e3))
-    belief.variance *= factor
-    belief.covariance *= factor
-    prior = np.maximum(prior * factor, 1e-12)
+    power = np.square(x64).sum(axis=0)
+    fresh = belief.fresh.sum(axis=2)
+    settled = np.maximum(belief.weight_variance - fresh, 0.0)
+    surplus = np.square(residual).sum() - noise * residual.size - (power @ settled).sum()
+    factor = 1.0
+    if fresh.any():
+        factor = float(np.clip(surplus / max(float((power @ fresh).sum()), 1e-300), 1e-2, 1e2))
+    belief.variance += (factor - 1.0) * belief.fresh
+    belief.fresh = np.zeros_like(belief.fresh)
+    prior = np.maximum(belief.weight_variance, 1e-12)
     noise = max(noise, 1e-12)
     gram = x64.T @ x64 if n_rows <= n_vectors else None
     shift, posterior = np.empty_like(prior), np.empty_like(prior)
@@ -217,56 +231,99 @@ def choose_writes(
     price : float
         Gain below which a write is not worth it, in the same unit.
     """
-    n_rows, n_cols, _ = belief.mean.shape
+    n_cols = belief.mean.shape[1]
     weight = np.ones(n_cols) if column_weight is None else np.asarray(column_weight, dtype=np.float64)
     mean, slope = belief.mean.copy(), slope.copy()
     # what rewriting one cell removes: its variance, less what both cells share
     removed = belief.variance - 2.0 * belief.covariance[:, :, None]
     levels, mask = np.array(present, dtype=np.int64), np.zeros(present.shape, dtype=bool)
-    diagonal = np.diag(hessian).copy()
-    sign = np.array([1.0, -1.0])
+    diagonal = np.maximum(np.diag(hessian), 1e-30)
     columns = np.arange(n_cols)
-    best_gain = np.full((n_rows, n_cols, 2), -np.inf)
-    best_level = np.zeros((n_rows, n_cols, 2), dtype=np.int64)
-
-    def rate(cols: NDArray[np.int64]) -> None:
-        gain = np.full((n_rows, cols.size, 2), -np.inf)
-        level = np.zeros((n_rows, cols.size, 2), dtype=np.int64)
-        for q, (u, v) in enumerate(zip(belief.level_means, belief.level_variances, strict=True)):
-            d = (u - mean[:, cols]) * sign
-            g = 2.0 * d * slope[:, cols, None]
-            g -= diagonal[:, None, None] * (d**2 + v - removed[:, cols])
-            better = g > gain
-            gain[better], level[better] = g[better], q
-        gain[mask[:, cols]] = -np.inf
-        best_gain[:, cols], best_level[:, cols] = gain * weight[cols, None], level
-
-    rate(columns)
-    total, count = 0.0, 0
     chosen_in = np.zeros(n_cols, dtype=np.int64)
+    total, count = 0.0, 0
     while count < limit:
-        flat = best_gain.transpose(1, 0, 2).reshape(n_cols, -1)
-        where = flat.argmax(axis=1)
-        gains = flat[columns, where]
-        open_columns = np.flatnonzero((gains > price) & (chosen_in < per_column))
-        if not open_columns.size:
-            break
-        open_columns = open_columns[np.argsort(-gains[open_columns], kind="stable")][: limit - count]
-        rows, cells = np.divmod(where[open_columns], 2)
-        q = best_level[rows, open_columns, cells]
-        d = (belief.level_means[q] - mean[rows, open_columns, cells]) * sign[cells]
-        slope[:, open_columns] -= hessian[:, rows] * d
-        mean[rows, open_columns, cells] = belief.level_means[q]
-        removed[rows, open_columns] += (
-            2.0
-            * belief.covariance[rows, open_columns, None]
-            * ~mask[rows, open_columns].any(axis=1, keepdims=True)
+        gain, level = _best_level(belief, mean, removed, diagonal, slope)
+        gain[mask.transpose(1, 0, 2)] = -np.inf
+        gain *= weight[:, None, None]
+        gain[chosen_in >= per_column] = -np.inf
+        flat, flat_level = gain.reshape(n_cols, -1), level.reshape(n_cols, -1)
+        n_batch = min(BATCH, flat.shape[1])
+        best = np.argpartition(-flat, n_batch - 1, axis=1)[:, :n_batch]
+        best = np.take_along_axis(
+            best, np.argsort(-np.take_along_axis(flat, best, 1), axis=1, kind="stable"), 1
         )
-        removed[rows, open_columns, cells] = belief.level_variances[q]
-        levels[rows, open_columns, cells] = q
-        mask[rows, open_columns, cells] = True
-        chosen_in[open_columns] += 1
-        total += float(gains[open_columns].sum())
-        count += open_columns.size
-        rate(open_columns)
+        before = count
+        for k in range(n_batch):
+            promised = flat[columns, best[:, k]]
+            cols = columns[(promised > price) & (chosen_in < per_column)]
+            rows, cells = np.divmod(best[cols, k], 2)
+            q = flat_level[cols, best[cols, k]]
+            now = _gain(belief, mean, removed, diagonal, slope, rows, cols, cells, q) * weight[cols]
+            # earlier members of the batch may have done its work already
+            keep = (now > price) & (now > 0.5 * promised[cols])
+            order = np.flatnonzero(keep)
+            order = order[np.argsort(-now[order], kind="stable")][: limit - count]
+            rows, cols, cells, q = rows[order], cols[order], cells[order], q[order]
+            d = (belief.level_means[q] - mean[rows, cols, cells]) * SIGN[cells]
+            slope[:, cols] -= hessian[:, rows] * d
+            alone = ~mask[rows, cols].any(axis=1)
+            removed[rows, cols] += 2.0 * (belief.covariance[rows, cols] * alone)[:, None]
+            mean[rows, cols, cells] = belief.level_means[q]
+            removed[rows, cols, cells] = belief.level_variances[q]
+            levels[rows, cols, cells] = q
+            mask[rows, cols, cells] = True
+            chosen_in[cols] += 1
+            total += float(now[order].sum())
+            count += order.size
+        if count == before:
+            break
     return Proposal(levels, mask, total)
+
+
+def _gain(
+    belief: CellBelief,
+    mean: NDArray[np.float64],
+    removed: NDArray[np.float64],
+    diagonal: NDArray[np.float64],
+    slope: NDArray[np.float64],
+    rows: NDArray[np.int64],
+    cols: NDArray[np.int64],
+    cells: NDArray[np.int64],
+    q: NDArray[np.int64],
+) -> NDArray[np.float64]:
+    """Expected fall of the squared error for single cells written to level q."""
+    d = (belief.level_means[q] - mean[rows, cols, cells]) * SIGN[cells]
+    spread = belief.level_variances[q] - removed[rows, cols, cells]
+    return 2.0 * d * slope[rows, cols] - diagonal[rows] * (d**2 + spread)
+
+
+def _best_level(
+    belief: CellBelief,
+    mean: NDArray[np.float64],
+    removed: NDArray[np.float64],
+    diagonal: NDArray[np.float64],
+    slope: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Best level of every cell and its gain, both (n_cols, n_rows, 2).
+
+    Tried are the level nearest to the minimum of the parabola, the one below it (which is written more
+    exactly) and level 0.
+    """
+    middles = (belief.level_means[1:] + belief.level_means[:-1]) / 2.0
+    pull = slope / diagonal[:, None]
+    gain = np.empty((mean.shape[1], mean.shape[0], 2))
+    level = np.empty(gain.shape, dtype=np.int64)
+    for cell, sign in enumerate(SIGN):
+        here, old = mean[:, :, cell], removed[:, :, cell]
+        best = np.zeros(here.shape, dtype=np.int64)
+        d = (belief.level_means[0] - here) * sign
+        most = 2.0 * d * pull - d**2 - belief.level_variances[0]
+        nearest = np.searchsorted(middles, here + sign * pull)
+        for q in (nearest, np.maximum(nearest - 1, 0)):
+            d = (belief.level_means[q] - here) * sign
+            value = 2.0 * d * pull - d**2 - belief.level_variances[q]
+            better = value > most
+            most, best = np.where(better, value, most), np.where(better, q, best)
+        gain[:, :, cell] = ((most + old) * diagonal[:, None]).T
+        level[:, :, cell] = best.T
+    return gain, level

@@ -15,8 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.weighting import descendants
-from rramsim import Deployment
-from rramsim.deployment import Trace
+from rramsim.deployment import Deployment, Trace
 from rramsim.network import Node, lowering
 
 __all__ = ["Measurement"]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rramsim import Deployment
+from rramsim.deployment import Deployment
 from rramsim.checks import InputError, check_array, nearest_name
 
 __all__ = ["KINDS", "HostParameters", "Segment"]

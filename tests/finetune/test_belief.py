@@ -61,7 +61,8 @@ def test_drift_forecast_follows_the_law():
     s = rng.lognormal(-0.5, 1.0, 20_000)
     start = 0.2
     after = 1.0 - (1.0 - start) * np.exp(-0.05 * s)
-    belief = CellBelief(np.full((1, 1, 2), start), np.zeros((1, 1, 2)), np.zeros((1, 1)), LEVELS, SPREADS)
+    belief = CellBelief.written(np.zeros((1, 1, 2), dtype=int), LEVELS, np.zeros(16))
+    belief.mean[:] = start
     belief.drift(0.05, np.ones(1), 1.31)
     assert belief.mean[0, 0, 0] == pytest.approx(after.mean(), rel=0.02)
     spread = np.sqrt(belief.variance[0, 0, 0])
