@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rramsim.checks import InputError
+from rramsim.kernels.fingerprint import fingerprints
 from rramsim.protocol import ChipProtocol, Datasheet, LayerInfo, Ledger, Reading, Tier
 
 __all__ = ["Gate", "TierError"]
@@ -85,8 +86,9 @@ class Gate:
         return self._chip.mvm(layer, codes, per_tile)
 
     def _fingerprints(self, layer: str, codes: NDArray[Any]) -> list[int]:
-        with np.errstate(over="ignore"):
-            return np.unique(codes.astype(np.int64) @ self._odd[layer]).tolist()
+        result = np.empty(len(codes), dtype=np.int64)
+        fingerprints(np.ascontiguousarray(codes), self._odd[layer], result)
+        return np.unique(result).tolist()
 
     def _host_mvm(self, layer: str, codes: NDArray[Any]) -> Reading:
         """The host running images through the network: open at every tier."""
