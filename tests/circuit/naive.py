@@ -157,5 +157,7 @@ def newton(g, v_in, alpha, **circuit):
                 break
         i_cell = model.g * np.sinh(alpha * across) / alpha
         i_out, i_in = i_cell.sum(axis=0), i_cell.sum(axis=1)
-        results.append((word, bit, np.where(model.float_bit, 0.0, i_out), np.where(model.float_word, 0.0, i_in)))
+        results.append(
+            (word, bit, np.where(model.float_bit, 0.0, i_out), np.where(model.float_word, 0.0, i_in))
+        )
     return tuple(np.array(part) for part in zip(*results, strict=True))

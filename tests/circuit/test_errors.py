@@ -61,7 +61,9 @@ def test_floating_lines():
     g[1] = 0.0
     with pytest.raises(InputError, match="floating word line 1 has no path"):
         prepare(g, WiresConfig(**WIRES), float_word=np.array([False, True, False]))
-    with pytest.raises(InputError, match=r"float_bit must be a boolean mask of shape \(4,\), got int64 \(4,\)"):
+    with pytest.raises(
+        InputError, match=r"float_bit must be a boolean mask of shape \(4,\), got int64 \(4,\)"
+    ):
         prepare(G, WiresConfig(**WIRES), float_bit=np.zeros(4, int))
     crossbar = Crossbar(G, WiresConfig(**WIRES), float_word=np.array([False, True, False]))
     with pytest.raises(InputError, match="floating word line 1 has no path"):
@@ -82,7 +84,9 @@ def test_no_convergence(monkeypatch):
     monkeypatch.setattr(newton, "MAX_NEWTON", 2)
     wires = WiresConfig(r_word=5e3, r_bit=5e3, alpha=5.0)
     lines = Lines(G, None, None)
-    with pytest.raises(ConvergenceError, match="after 2 iterations the node voltages still change by") as caught:
+    with pytest.raises(
+        ConvergenceError, match="after 2 iterations the node voltages still change by"
+    ) as caught:
         newton.solve_nonlinear(G * 10, V, wires, lines, None)
     assert caught.value.iterations == 2
     assert caught.value.residual > caught.value.tolerance

@@ -76,9 +76,12 @@ def test_equals_the_definition(case):
         return
     v_word, v_bit, i_out, i_in = exact(g, v_in, **circuit)
     assert error(solution.v_word, v_word) < RTOL
-    assert error(solution.v_bit, np.nan_to_num(v_bit)) < RTOL or np.abs(v_bit).max() < 1e-9 * np.abs(v_in).max()
+    assert (
+        error(solution.v_bit, np.nan_to_num(v_bit)) < RTOL or np.abs(v_bit).max() < 1e-9 * np.abs(v_in).max()
+    )
     assert error(v_in @ effective_conductance(g, **circuit), i_out) < RTOL
     assert error(solution.i_out, i_out) < RTOL
+    assert error(solution.i_in, i_in) < RTOL or np.abs(i_in).max() < 1e-9 * g.max() * np.abs(v_in).max()
 
 
 @settings(max_examples=40, deadline=None)
@@ -96,7 +99,9 @@ def test_merged_nodes(zero, both):
     """Zero resistances in all combinations, through several blocks and both floating kinds."""
     rng = np.random.default_rng(7)
     g = rng.uniform(1e-6, 1e-3, (11, 10))
-    circuit = dict(zip(("r_word", "r_bit", "r_driver", "r_sense"), np.array(zero) * (2, 3, 50, 20), strict=True))
+    circuit = dict(
+        zip(("r_word", "r_bit", "r_driver", "r_sense"), np.array(zero) * (2, 3, 50, 20), strict=True)
+    )
     circuit |= {"word_both": both[0], "bit_both": both[1]}
     circuit |= {"float_word": np.arange(11) % 5 == 2, "float_bit": np.arange(10) % 4 == 1}
     v_in = rng.uniform(-1, 1, (1, 11)) * ~circuit["float_word"]
@@ -106,7 +111,12 @@ def test_merged_nodes(zero, both):
     model = Circuit(g, **circuit)
     word, bit = model.solve(v_in[0])
     i_out, i_in = model.currents(word, bit)
-    for got, want in ((solution.v_word, word), (solution.v_bit, bit), (solution.i_out, i_out), (solution.i_in, i_in)):
+    for got, want in (
+        (solution.v_word, word),
+        (solution.v_bit, bit),
+        (solution.i_out, i_out),
+        (solution.i_in, i_in),
+    ):
         assert np.abs(got[0] - want).max() < 1e-10 * np.abs(want).max() + 1e-20
 
 
@@ -127,8 +137,9 @@ def sparse_reference(g, v_in, r_word, r_bit, r_driver=0.0, r_sense=0.0):
     ends[bit[-1]] += 1 / (r_bit + r_sense)
     rhs = np.zeros((2 * m * n, len(v_in)))
     rhs[word[:, 0]] = v_in.T / (r_word + r_driver)
-    matrix = coo_matrix((np.concatenate([c, c, -c, -c, ends]), (np.concatenate([a, b, a, b, np.arange(ends.size)]),
-                        np.concatenate([a, b, b, a, np.arange(ends.size)])))).tocsc()  # fmt: skip
+    own = np.arange(ends.size)
+    rows, columns = np.concatenate([a, b, a, b, own]), np.concatenate([a, b, b, a, own])
+    matrix = coo_matrix((np.concatenate([c, c, -c, -c, ends]), (rows, columns))).tocsc()
     lu = splu(matrix)
     x = lu.solve(rhs)
     for _ in range(2):
@@ -246,7 +257,9 @@ def test_single_precision():
     double = effective_conductance(g, **circuit)
     single = effective_conductance(g, dtype=np.float32, **circuit)
     assert single.dtype == np.float32
-    np.testing.assert_allclose(single, double, rtol=2e-5)  # every entry; rounding grows with the lines' length
+    np.testing.assert_allclose(
+        single, double, rtol=2e-5
+    )  # every entry; rounding grows with the lines' length
     factors = prepare(g, WiresConfig(**circuit), dtype=np.float32)
     v_in = np.ones((1, 130))
     assert error(factors.solve(v_in).v_word, prepare(g, WiresConfig(**circuit)).solve(v_in).v_word) < 2e-5
