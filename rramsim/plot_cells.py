@@ -157,7 +157,7 @@ def fit_figure(fit: DeviceFit, path: str | Path | None = None) -> Any:
         fit.means * MICRO, fit.sigmas * MICRO, yerr=error * MICRO, fmt="o", color=BLUE, label="measured"
     )
     g, fitted = fit.means, config.error_law().sigma_conductance
-    if config.sigma_polynomial is not None:
+    if config.sigma_polynomial is not None and config.g_polynomial is not None:
         g = np.linspace(fit.means[0], fit.means[-1], 200)
         fitted = np.polynomial.polynomial.polyval(g / config.g_polynomial, config.sigma_polynomial)
     middle.plot(g * MICRO, fitted * MICRO, "-", color=ORANGE, label=next(iter(fit.sigma)))
@@ -180,5 +180,5 @@ def fit_figure(fit: DeviceFit, path: str | Path | None = None) -> Any:
 
 def _law_config(fit: DeviceFit) -> CellsConfig:
     """Settings with the fitted law."""
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in fit.sigma.items()}
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fit.sigma.items()}
     return CellsConfig(levels=tuple(float(g) for g in fit.means), law=fit.law, **values)

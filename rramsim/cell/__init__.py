@@ -10,6 +10,7 @@ from rramsim.cell.disturb import (
     disturb_law,
     register_disturb_law,
 )
+from rramsim.cell.iv import alpha_from_half_bias, cell_current, half_bias_ratio
 from rramsim.cell.laws import ErrorLaw, LognormalLaw, NormalLaw, error_law, register_error_law
 from rramsim.cell.levels import LevelScale
 from rramsim.cell.overlap import LevelErrors, OverlapWarning, check_overlap, level_errors
@@ -51,9 +52,12 @@ __all__ = [
     "RelaxationConfig",
     "TelegraphConfig",
     "WriteReport",
+    "alpha_from_half_bias",
+    "cell_current",
     "check_overlap",
     "disturb_law",
     "error_law",
+    "half_bias_ratio",
     "level_errors",
     "list_presets",
     "load_preset",

@@ -53,7 +53,7 @@ class CellArray:
     Notes
     -----
     Cells arrive reset: at g_min with an error of their own that no write counter sees.
-    Memory is 13 to 38 bytes a cell, depending on which causes are on.
+    Memory is 9 to 35 bytes a cell, depending on which causes are on.
     """
 
     def __init__(

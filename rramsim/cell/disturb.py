@@ -57,6 +57,8 @@ class DisturbLaw:
         Direction under `polarity = "default"`.
     v_valid : float
         Highest read voltage [V] for which the law was given.
+    positive : tuple of str
+        Constants that must be > 0; the others must be >= 0.
     depends_on_cycles : bool
         Whether `weight` does; it then is tabulated over write counts.
 
@@ -68,6 +70,7 @@ class DisturbLaw:
     polarity = "negative"
     v_valid = np.inf
     depends_on_cycles = False
+    positive: tuple[str, ...] = ()
 
     def __init__(self, *, v_read: float, t_read: float, **constants: float) -> None:
         for name in constants:
@@ -75,6 +78,11 @@ class DisturbLaw:
                 raise InputError(f"parameters.{name}: unknown key; {nearest_name(name, self.defaults)}")
         self.v_read, self.t_read = v_read, t_read
         self.constants = {**self.defaults, **constants}
+        for name, value in self.constants.items():
+            above = name in self.positive
+            if not (np.isfinite(value) and (value > 0.0 if above else value >= 0.0)):
+                bound = "> 0" if above else ">= 0"
+                raise InputError(f"parameters.{name} must be finite and {bound}, got {value:g}")
 
     def check_voltage(self, v: float) -> None:
         """Warn when |v| [V] leaves the law's range."""
@@ -127,6 +135,7 @@ class PowerLaw(DisturbLaw):
     # highest voltage at which reference values of the law are at hand; see docs/cells.md
     v_valid = 0.5
     depends_on_cycles = True
+    positive = ("c1", "temperature", "t0", "b", "m")
 
     def exponent(self, v: ArrayLike) -> NDArray[np.float64]:
         """p at |V| = v."""
@@ -140,7 +149,8 @@ class PowerLaw(DisturbLaw):
     @property
     def n_limit(self) -> float:
         """Cycles at which the law ceases to be defined, k N^m = 1."""
-        return (1.0 / self.constants["k"]) ** (1.0 / self.constants["m"])
+        k = self.constants["k"]
+        return (1.0 / k) ** (1.0 / self.constants["m"]) if k > 0.0 else np.inf
 
     def check_cycles(self, n: float) -> None:
         if n >= self.n_limit:
@@ -185,11 +195,7 @@ class ExponentialLaw(DisturbLaw):
     """
 
     defaults = {"tau": 1.0, "v_scale": 0.0, "sigma_susceptibility": 0.0}  # noqa: RUF012  [s], [V], -
-
-    def __init__(self, **settings: float) -> None:
-        super().__init__(**settings)
-        if not self.tau > 0.0:
-            raise InputError(f"parameters: tau must be > 0 seconds, got {self.tau:g}")
+    positive: tuple[str, ...] = ("tau",)
 
     @property
     def tau(self) -> float:
@@ -216,10 +222,11 @@ class DriftToMaximumLaw(ExponentialLaw):
 
     defaults = {"rate": 0.05, "period": 0.1, "sigma_susceptibility": 1.0}  # noqa: RUF012
     polarity = "positive"
+    positive = ("rate", "period")
 
     @property
     def tau(self) -> float:
-        return self.constants["period"] / max(self.constants["rate"], 1e-300)
+        return self.constants["period"] / self.constants["rate"]
 
 
 def kernel_kind(law: DisturbLaw | None) -> int:

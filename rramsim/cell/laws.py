@@ -150,7 +150,13 @@ def _additive(scale: LevelScale, config: CellsConfig) -> ErrorLaw:
 def _normal(scale: LevelScale, config: CellsConfig) -> ErrorLaw:
     if config.sigma_polynomial is not None:
         reference = config.g_polynomial or scale.g_max
-        return NormalLaw(scale, np.maximum(polynomial(config.sigma_polynomial, scale.levels / reference), 0))
+        sigma = polynomial(config.sigma_polynomial, scale.levels / reference)
+        if (sigma < 0.0).any():
+            raise InputError(
+                f"sigma_polynomial must be >= 0 at every level, got {sigma.min():g} S at "
+                f"{scale.levels[sigma.argmin()]:g} S; is the window outside the range it was fitted to?"
+            )
+        return NormalLaw(scale, sigma)
     if config.sigma_conductance is not None:
         return NormalLaw(scale, _per_level(config.sigma_conductance, "sigma_conductance", scale))
     raise InputError("law 'normal' needs sigma_conductance or sigma_polynomial (both in siemens)")

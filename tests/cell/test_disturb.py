@@ -227,6 +227,10 @@ class TestPolarity:
             parse(DisturbConfig, {"law": "powr"}, "disturb")
         with pytest.raises(InputError, match=r"parameters.tua: unknown key; did you mean 'tau'"):
             DisturbConfig(law="exponential", parameters={"tua": 1.0})
+        with pytest.raises(InputError, match=r"parameters.tau must be finite and > 0, got 0"):
+            DisturbConfig(law="exponential", parameters={"tau": 0.0})
+        with pytest.raises(InputError, match=r"parameters.k must be finite and >= 0, got -1"):
+            DisturbConfig(law="power", parameters={"k": -1.0})
         with pytest.raises(InputError, match="v_read must be > 0 volts"):
             DisturbConfig(v_read=0.0)
 

@@ -21,7 +21,10 @@ from rramsim.cell import (
     LevelScale,
     OverlapWarning,
     RelaxationConfig,
+    alpha_from_half_bias,
+    cell_current,
     check_overlap,
+    half_bias_ratio,
     level_errors,
     register_error_law,
 )
@@ -86,6 +89,10 @@ class TestSettings:
             ({"law": "additive"}, r"law 'additive' needs sigma \(fraction of g_max\)"),
             ({"law": "normal"}, "law 'normal' needs sigma_conductance or sigma_polynomial"),
             ({"law": "normal", "sigma": 0.1}, "law 'normal' takes sigma_conductance or sigma_polynomial"),
+            (
+                {"law": "normal", "sigma_polynomial": [1e-6, -1e-6], "g_polynomial": 1e-6},
+                "sigma_polynomial must be >= 0 at every level, got -3.9e-05 S at 4e-05 S",
+            ),
             ({"sigma": 0.1, "sigma_levels": [0.1]}, "give one description of sigma only"),
             ({"sigma_levels": [0.1, 0.2]}, "sigma_levels must have 1 value or one per level"),
             ({"sigmma": 0.1}, "cells.sigmma: unknown key; did you mean 'sigma'"),
@@ -198,6 +205,27 @@ class TestLaws:
         assert 0.0 <= level_errors(config).mean < 0.5
         with pytest.raises(InputError, match="exists already"):
             register_error_law("uniform_test", Uniform)
+
+
+class TestCurrentVoltage:
+    def test_linear_and_half_bias(self):
+        assert cell_current(20e-6, 0.2) == pytest.approx(4e-6)
+        alpha = alpha_from_half_bias(4.0, 0.4)
+        assert half_bias_ratio(alpha, 0.4) == pytest.approx(4.0)
+        ratio = cell_current(1e-6, 0.4, alpha) / cell_current(1e-6, 0.2, alpha)
+        assert ratio == pytest.approx(4.0)
+        assert alpha_from_half_bias(2.0, 0.4) == 0.0
+
+    def test_small_signals_see_the_conductance(self):
+        assert cell_current(20e-6, 1e-6, 5.0) == pytest.approx(20e-12, rel=1e-9)
+
+    def test_errors(self):
+        with pytest.raises(InputError, match="must be >= 2"):
+            alpha_from_half_bias(1.5, 0.2)
+        with pytest.raises(InputError, match="v must be > 0 volts"):
+            alpha_from_half_bias(3.0, 0.0)
+        with pytest.raises(InputError, match="alpha must be >= 0"):
+            cell_current(1e-6, 0.1, -1.0)
 
 
 class TestOverlap:
