@@ -27,14 +27,18 @@ from rramsim.wiring import WiresConfig
 VOLTAGES = 0.3 * np.arange(-127, 128) / 127.0  # [V] signed 8-bit codes
 
 
-def best(call: Callable[[], Any], repeat: int) -> float:
-    """Shortest wall-clock time of `repeat` calls [s]."""
-    times = []
+def best(call: Callable[[], Any], repeat: int) -> tuple[float, float]:
+    """Shortest wall-clock time and processor time over threads of `repeat` calls [s].
+
+    The second is what the first would be on a machine with nothing else to do.
+    """
+    wall, processor = [], []
     for _ in range(repeat):
-        start = time.perf_counter()
+        start, start_processor = time.perf_counter(), time.process_time()
         call()
-        times.append(time.perf_counter() - start)
-    return min(times)
+        wall.append(time.perf_counter() - start)
+        processor.append((time.process_time() - start_processor) / numba.get_num_threads())
+    return min(wall), min(processor)
 
 
 def measure(n_cells: int, repeat: int) -> dict[str, Any]:
@@ -46,6 +50,10 @@ def measure(n_cells: int, repeat: int) -> dict[str, Any]:
     verify = load_preset("neurram_hfox_2022").cells()
     shot = load_preset("wan_2022_1d").cells()
     result: dict[str, Any] = {"n_cells": shape[0] * shape[1], "n_threads": numba.get_num_threads()}
+
+    def put(name: str, seconds: tuple[float, float]) -> None:
+        result[f"{name}_seconds"], result[f"{name}_processor_seconds"] = seconds
+
     # compile on a few cells
     for cells in (verify, shot):
         small = CellArray((2, 8), cells, disturb=disturb, seed=1)
@@ -55,17 +63,18 @@ def measure(n_cells: int, repeat: int) -> dict[str, Any]:
     for name, cells in (("write_verify", verify), ("one_shot", shot)):
         levels = rng.integers(0, cells.n_levels, shape, dtype=np.int16)
         array = CellArray(shape, cells, disturb=disturb, seed=1)
-        start = time.perf_counter()
-        report = array.write(levels)  # once: a second write would start from the targets
-        result[f"{name}_seconds"] = time.perf_counter() - start
-        result[f"{name}_pulses_per_cell"] = report.n_pulses / report.n_cells
+        pulses: list[int] = []
+
+        def write(array: Any = array, levels: Any = levels, pulses: list[int] = pulses) -> None:
+            pulses.append(array.write(levels).n_pulses)
+
+        put(name, best(write, 1))  # once: a second write would start from the targets
+        result[f"{name}_pulses_per_cell"] = pulses[0] / result["n_cells"]
     counts = rng.integers(0, 64, (shape[0], VOLTAGES.size)).astype(float) * 1e4
     attenuation = rng.uniform(0.8, 1.0, shape)
     fresh = float(np.mean(array.conductance))
-    result["disturb_seconds"] = best(lambda: array.add_reads(counts, VOLTAGES), repeat)
-    result["disturb_with_wires_seconds"] = best(
-        lambda: array.add_reads(counts, VOLTAGES, attenuation), repeat
-    )
+    put("disturb", best(lambda: array.add_reads(counts, VOLTAGES), repeat))
+    put("disturb_with_wires", best(lambda: array.add_reads(counts, VOLTAGES, attenuation), repeat))
     result["bytes_per_cell"] = array.nbytes / result["n_cells"]
     result["conductance_left"] = float(np.mean(array.conductance) / fresh)
     return result
