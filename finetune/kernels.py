@@ -53,6 +53,8 @@ def choose_moves(
             for i in range(n_rows):
                 h = gram[i, i]
                 s = slope[i, j]
+                if s * s <= best * h:  # no move of this row can gain more than s**2 / h
+                    continue
                 for k in range(n_cells):
                     if not allowed[i, j, k] or chosen[i, j, k] > 0.0:
                         continue

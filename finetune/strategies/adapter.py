@@ -46,7 +46,8 @@ class Adapter(LayerStep):
             return
         host.down = host.up = None
         picks = work.sample(MAX_VECTORS)
-        residual = (work.target - work.outputs())[picks]
+        codes = work.full_reading()[0][picks]
+        residual = work.target[picks] - bench.deployment.finish(work.layer, work.codes[picks], codes)
         shift = residual.mean(axis=0)
         x = work.codes[picks].astype(np.float32)
         mean_x = x.mean(axis=0)

@@ -11,6 +11,8 @@ from rramsim.checks import InputError
 
 __all__ = ["Affine", "BatchNorm"]
 
+FIT_VECTORS = 32_768  # vectors a fit looks at; all are read anyway for the next layer
+
 
 @register("lsq.affine")
 class Affine(LayerStep):
@@ -36,11 +38,12 @@ class Affine(LayerStep):
         self.min_share = min_share
 
     def tune_layer(self, bench: Bench, work: Work) -> None:
-        """Fit on every vector of the calibration images."""
-        codes, saturated = work.full_reading()
+        """Fit on vectors spread over the calibration images."""
+        picks = work.sample(FIT_VECTORS)
+        codes, saturated = (part[picks] for part in work.full_reading())
         host = work.host
-        z = work.target.astype(np.float64)
-        correction = host.correction(work.codes)
+        z = work.target[picks].astype(np.float64)
+        correction = host.correction(work.codes[picks])
         if correction is not None:
             z = z - correction
         y = codes * host.unit

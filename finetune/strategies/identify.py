@@ -145,8 +145,8 @@ def identify(
     """Bayesian ridge regression of outputs on inputs, per column and row tile.
 
     ``mean = m + (X'X + s^2 V^-1)^-1 X'(Y - X m)``, posterior covariance ``s^2 (X'X + s^2 V^-1)^-1``.
-    Rounds after the first widen the prior of weights that stand out, as a Student-t prior with `tail`
-    degrees of freedom does (expectation-maximisation): stuck cells. Saturated samples are filled
+    Rounds before the last share one factorisation between columns and widen the prior of weights that
+    stand out, as a Student-t prior with `tail` degrees of freedom does (expectation-maximisation): stuck cells. Saturated samples are filled
     in with the estimate's own prediction, whose fixed point is to leave them out.
 
     Parameters
@@ -163,7 +163,6 @@ def identify(
         n_rows = bottom - top
         y, bad = reading.tiles[tile], reading.saturated[tile]
         v = np.maximum(variance[rows], 1e-12).copy()
-        v0 = v.copy()
         diagonal = np.arange(n_rows)
         for turn in range(rounds):
             if turn and bad.any():
@@ -171,16 +170,20 @@ def identify(
             residual = y - x @ prior[rows].astype(np.float32)
             residual = residual - residual.mean(axis=0)
             slope = (x.T @ residual).astype(np.float64) / samples.n
-            systems = np.repeat(gram[None], v.shape[1], axis=0)
-            systems[:, diagonal, diagonal] += (noise / samples.n / v).T
-            inverse = np.linalg.inv(systems)
-            step = np.matmul(inverse, slope.T[:, :, None])[:, :, 0].T
+            weight = noise / samples.n
+            if turn + 1 < rounds:  # a first look: one factorisation with the rows' mean variances
+                shared = np.linalg.inv(gram + np.diag(weight.mean() / v.mean(axis=1)))
+                step = shared @ slope
+                left = weight * np.diag(shared)[:, None]
+                v = np.maximum((tail * v + np.square(step) + left) / (tail + 1.0), 0.25 * v)
+            else:
+                systems = np.repeat(gram[None], v.shape[1], axis=0)
+                systems[:, diagonal, diagonal] += (weight / v).T
+                inverse = np.linalg.inv(systems)
+                step = np.matmul(inverse, slope.T[:, :, None])[:, :, 0].T
+                left = weight * inverse[:, diagonal, diagonal].T
             mean[rows] = prior[rows] + step
-            left = (noise / samples.n) * inverse[:, diagonal, diagonal].T
-            posterior[rows] = left
-            widened[rows] = v
-            if turn + 1 < rounds:
-                v = np.maximum((tail * v0 + np.square(step) + left) / (tail + 1.0), 0.25 * v0)
+        posterior[rows], widened[rows] = left, v
     return Estimate(mean, posterior, widened)
 
 

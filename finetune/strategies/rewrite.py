@@ -152,7 +152,8 @@ class Rewrite(LayerStep):
         level_sd = np.sqrt(spread.of(level_u))
         allowed = work.bench.budget.writable(work.layer)
         n_moves = int(min(n_moves, work.bench.budget.cells_left))
-        limit = np.full(work.info.n_cols, max(2, work.info.n_rows // 4), dtype=np.int64)
+        most = min(max(2, work.info.n_rows // 4), 4 + 4 * n_moves // work.info.n_cols)
+        limit = np.full(work.info.n_cols, most, dtype=np.int64)
 
         def run(price: float) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
             levels, chosen = host.levels.astype(np.int64).copy(), np.zeros(g.shape)

@@ -1,0 +1,76 @@
+"""Sparse digital correction: the worst weights kept as numbers beside the chip."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from finetune.bench import Bench
+from finetune.strategies.base import LayerStep, register
+from finetune.strategies.identify import NOISE_VECTORS, cell_factors, conductances, identify, learn
+from finetune.strategies.samples import sample_count, take_samples
+from finetune.strategies.work import Work
+from rramsim.checks import InputError
+
+__all__ = ["Sparse"]
+
+
+@register("sparse")
+class Sparse(LayerStep):
+    """Keep the correction of the weights that hurt most in digital memory.
+
+    Identification gives the realised weights; the ``fraction`` with the largest ``H_ii (W - D)**2`` get an
+    entry whose value is the ridge solution for the residual on the chosen entries of its column,
+    ``(H_SS + lambda I)^-1 X_S'(T - Y) / n``. An entry costs its value and its index.
+
+    Parameters
+    ----------
+    fraction : float
+        Of the layer's weights.
+    ridge : float
+        lambda over the mean diagonal of H.
+    """
+
+    name = "sparse"
+
+    def __init__(self, *, fraction: float = 0.02, ridge: float = 1e-2) -> None:
+        if not 0.0 <= fraction <= 1.0:
+            raise InputError(f"sparse: fraction must lie in [0, 1], got {fraction:g}")
+        self.fraction = fraction
+        self.ridge = ridge
+
+    def plan_layer(self, bench: Bench, layer: str, n_vectors: int) -> dict[str, float]:
+        """One read of the samples, and two of some for the noise."""
+        n_rows = bench.deployment.chip.layers[layer].n_rows
+        return {"vectors": sample_count(n_rows, n_vectors) + 2 * NOISE_VECTORS, "cell_writes": 0.0}
+
+    def tune_layer(self, bench: Bench, work: Work) -> None:
+        """Choose entries, fit them, and set the offset right."""
+        host = work.host
+        host.sparse_index = host.sparse_value = None
+        n_entries = int(self.fraction * work.info.n_rows * work.info.n_cols)
+        if n_entries == 0:
+            return
+        samples = take_samples(work)
+        reading = samples.read()
+        spread, noise = learn(work, samples, reading, 1.0)
+        variance = spread.of(conductances(work)).sum(axis=2) * np.square(cell_factors(2)[0])
+        estimate = identify(samples, reading, samples.stored(), variance, noise)
+        harm = (
+            np.diag(samples.gram)[:, None] * np.square(samples.ideal - estimate.weights) * samples.importance
+        )
+        chosen = np.zeros(harm.size, dtype=bool)
+        chosen[np.argsort(-harm, axis=None, kind="stable")[:n_entries]] = True
+        chosen = chosen.reshape(harm.shape)
+        residual = samples.target - reading.total * host.gain.astype(np.float32)
+        slope = samples.slope(residual)
+        damping = self.ridge * max(float(np.diag(samples.gram).mean()), 1e-12)
+        index, values = [], []
+        for column in range(work.info.n_cols):
+            rows = np.flatnonzero(chosen[:, column])
+            if rows.size:
+                system = samples.gram[np.ix_(rows, rows)] + damping * np.eye(rows.size)
+                index.append(np.stack([rows, np.full(rows.size, column)], axis=1))
+                values.append(np.linalg.solve(system, slope[rows, column]) * host.scale[column])
+        host.sparse_index, host.sparse_value = np.concatenate(index), np.concatenate(values)
+        host.offset = host.offset + (work.target - work.outputs()).mean(axis=0, dtype=np.float64)
+        bench.record(work.layer, self.name, entries=n_entries)
