@@ -1,0 +1,336 @@
+"""The command `rramsim`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from rramsim.checks import InputError
+
+__all__ = ["main"]
+
+WIDE = 120  # columns where no terminal tells its width
+
+
+class _Commands(click.Group):
+    """Bad input becomes one line on stderr and exit code 2; Ctrl-C exit code 130."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except InputError as error:
+            click.echo(f"error: {' '.join(str(error).split())}", err=True)
+            ctx.exit(2)
+        except KeyboardInterrupt:
+            click.echo("interrupted; the same command continues with the next trial", err=True)
+            ctx.exit(130)
+
+
+def _version() -> str:
+    import rramsim
+
+    return rramsim.__version__
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(_version(), prog_name="rramsim")
+def main() -> None:
+    """Neural networks on simulated multi-level RRAM chips, fine-tuned as black boxes."""
+
+
+@main.command()
+@click.argument("config", required=False, type=click.Path(path_type=Path))
+@click.option("--seed", type=int, help="Seed instead of the configuration's.")
+@click.option("--chips", help="How many chips, or their ids separated by commas.")
+@click.option("--out", type=click.Path(path_type=Path), help="Archive [default: results/NAME.h5].")
+@click.option("--workers", type=int, default=None, help="Processes of one thread each [default: all cores].")
+@click.option("--fresh", is_flag=True, help="Replace the archive instead of continuing it.")
+@click.option("--no-figures", is_flag=True, help="Draw nothing.")
+def run(
+    config: Path | None,
+    seed: int | None,
+    chips: str | None,
+    out: Path | None,
+    workers: int | None,
+    fresh: bool,
+    no_figures: bool,
+) -> None:
+    """Run an experiment from a TOML file (without one: the reference conditions), or continue it."""
+    from finetune.config import default_experiment, load_experiment
+    from finetune.experiment import run_experiment
+
+    settings = default_experiment() if config is None else load_experiment(config)
+    settings = settings.replaced(seed=seed, chips=_chips(chips))
+    out = Path("results") / f"{settings.experiment.name}.h5" if out is None else out
+    with _progress(settings) as (notify, on_trial):
+        archive = run_experiment(
+            settings,
+            out,
+            workers=_cores() if workers is None else workers,
+            fresh=fresh,
+            notify=notify,
+            on_trial=on_trial,
+        )
+    _print_table(archive)
+    click.echo(f"archive: {out}")
+    if not no_figures:
+        _draw(archive, out.with_suffix(""))
+
+
+@main.command()
+@click.argument("archive", type=click.Path(path_type=Path))
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Folder of the figures [default: beside the archive]."
+)
+def report(archive: Path, out: Path | None) -> None:
+    """Table and figures of an archive."""
+    from rramsim.archive import open_archive
+
+    content = open_archive(archive)
+    _print_table(content)
+    _draw(content, archive.with_suffix("") if out is None else out)
+
+
+@main.command()
+@click.argument("name", required=False)
+@click.option("--plot", type=click.Path(path_type=Path), help="Draw the preset into this file.")
+def presets(name: str | None, plot: Path | None) -> None:
+    """List the published devices, or show one with the source of every number."""
+    from rich.table import Table
+
+    from rramsim.cell import list_presets, load_preset
+
+    console = _console()
+    if name is None:
+        if plot is not None:
+            raise InputError("--plot needs the name of a preset")
+        table = Table("preset", "device", "needs")
+        for entry in list_presets():
+            preset = load_preset(entry)
+            table.add_row(entry, preset.title, ", ".join(preset.needs))
+        console.print(table)
+        return
+    preset = load_preset(name)
+    table = Table("quantity", "value", "unit", "mark", "source", title=f"{preset.name}: {preset.title}")
+    for item in preset.evidence:
+        table.add_row(item.key, _brief(item.value), item.unit, item.mark, item.source)
+    console.print(table)
+    if preset.note:
+        console.print(preset.note)
+    for key, source in preset.sources.items():
+        console.print(f"{key}: {source}", highlight=False, markup=False)
+    if preset.needs:
+        console.print(f"set yourself: {', '.join(f'cells.{key}' for key in preset.needs)}")
+    if plot is not None:
+        from rramsim.plot_cells import preset_figure
+
+        if preset.needs:
+            raise InputError(f"preset {name!r} leaves {', '.join(preset.needs)} open, so it cannot be drawn")
+        with _written(plot):
+            preset_figure(name, plot)
+
+
+@main.command("fit-device")
+@click.argument("csv", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), help="Write a preset that cells.preset accepts.")
+@click.option("--plot", type=click.Path(path_type=Path), help="Draw the fit into this file.")
+def fit_device(csv: Path, out: Path | None, plot: Path | None) -> None:
+    """Fit error law, drift and disturbance to measured conductances."""
+    from rramsim.device_fit import fit
+
+    result = fit(csv)
+    click.echo(result.summary())
+    if out is not None:
+        with _written(out):
+            result.save(out)
+    if plot is not None:
+        from rramsim.plot_cells import fit_figure
+
+        with _written(plot):
+            fit_figure(result, plot)
+
+
+@main.command()
+def info() -> None:
+    """Versions, threads, data sets found, shipped networks."""
+    import json
+
+    import numba
+    from rich.table import Table
+
+    from rramsim.archive import versions
+    from rramsim.datasets import LOADERS, load_dataset, load_teacher, teacher_names
+
+    console = _console()
+    known = {"rramsim": _version(), **json.loads(versions())}
+    console.print(", ".join(f"{name} {version}" for name, version in known.items()), highlight=False)
+    console.print(f"{_cores()} cores, {numba.get_num_threads()} threads of Numba", highlight=False)
+    table = Table("data set", "found")
+    for name in LOADERS:
+        if name == "fashion_mnist_full":
+            table.add_row(name, "fetched when first used")
+            continue
+        try:
+            table.add_row(name, load_dataset(name).describe())
+        except InputError as error:
+            table.add_row(name, f"no: {error}")
+    console.print(table)
+    table = Table("network", "data set", "weights", "test accuracy")
+    for name in teacher_names():
+        network = load_teacher(name)
+        accuracy = network.metadata.get("test_accuracy")
+        shown = "" if accuracy is None else f"{100 * accuracy:.2f} %"
+        table.add_row(name, str(network.metadata.get("dataset", "")), f"{_n_weights(network):,}", shown)
+    console.print(table)
+
+
+# -- parts ----------------------------------------------------------------------------------------
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else WIDE)
+
+
+def _cores() -> int:
+    import os
+
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _n_weights(network: Any) -> int:
+    from rramsim.deployment import layer_shapes
+
+    return sum(rows * cols for rows, cols in layer_shapes(network).values())
+
+
+def _chips(text: str | None) -> int | tuple[int, ...] | None:
+    if text is None:
+        return None
+    try:
+        numbers = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(f"--chips must be a count such as 5 or ids such as 100,101, got {text!r}") from None
+    return numbers[0] if len(numbers) == 1 and "," not in text else numbers
+
+
+def _brief(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(_brief(entry) for entry in value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+@contextmanager
+def _written(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise InputError(f"{path}: cannot be written ({reason})") from None
+    click.echo(f"written: {path}")
+
+
+@contextmanager
+def _progress(settings: Any) -> Iterator[tuple[Any, Any]]:
+    """Bars on stderr for a terminal, else a line for each finished trial."""
+    stages = settings.stages
+
+    def line(chip: int, accuracy: Any) -> str:
+        parts = (f"{stage} {100 * value:.2f} %" for stage, value in zip(stages, accuracy, strict=True))
+        return f"chip {chip}: " + ", ".join(parts)
+
+    if not sys.stderr.isatty():
+        yield None, lambda chip, accuracy: click.echo(line(chip, accuracy), err=True)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+        tasks: dict[int, Any] = {}
+
+        def notify(chip: int, stage: str, share: float) -> None:
+            if chip not in tasks:
+                tasks[chip] = bars.add_task(f"chip {chip}", total=1.0)
+            bars.update(tasks[chip], completed=share, description=f"chip {chip}: {stage[:40]}")
+
+        def on_trial(chip: int, accuracy: Any) -> None:
+            if chip in tasks:
+                bars.remove_task(tasks.pop(chip))
+            bars.console.print(line(chip, accuracy), highlight=False)
+
+        yield notify, on_trial
+
+
+def _print_table(archive: Any) -> None:
+    """Teacher, mapped and tuned accuracy with spread, paired differences, costs."""
+    import numpy as np
+    from rich.table import Table
+
+    from rramsim.statistics import compare, spread
+
+    if archive.n_trials == 0:
+        raise InputError(f"{archive.path}: has no complete trial yet; `rramsim run` continues it")
+    n_images = archive["trial/predictions"].shape[2]
+    chips = (
+        f"{archive.n_trials} of {archive.n_planned}"
+        if archive.n_trials < archive.n_planned
+        else str(archive.n_trials)
+    )
+    what = f"{archive.attributes['network']} on {archive.attributes['dataset']}"
+    caption = (
+        "accuracy in %: mean ± standard deviation over chips; gain over mapped: paired, 95 % bootstrap "
+        "interval, Wilcoxon p; R: share of the lost accuracy recovered; writes: mapping included"
+    )
+    table = Table(title=f"{what}: {chips} chips, {n_images:,} test images", caption=caption)
+    for name in (
+        "stage",
+        "accuracy",
+        "worst",
+        "gain over mapped (points)",
+        "p",
+        "R",
+        "array reads",
+        "writes/cell",
+    ):
+        table.add_column(name, justify="left" if name == "stage" else "right")
+    table.add_row("teacher (digital)", f"{100 * archive.teacher_accuracy:.2f}", *[""] * 6)
+    for stage in archive.stages:
+        accuracy = 100 * archive.accuracy(stage)
+        over = spread(accuracy)
+        cells = [stage, f"{over.mean:.2f} ± {over.std:.2f}", f"{over.worst:.2f}"]
+        if stage == "mapped":
+            cells += ["", "", ""]
+        else:
+            gain = compare(accuracy, 100 * archive.accuracy("mapped"))
+            recovered = archive.recovered(stage)
+            cells += [
+                f"{gain.mean:+.2f} [{gain.low:+.2f}, {gain.high:+.2f}]",
+                "" if np.isnan(gain.p_value) else f"{gain.p_value:.2g}",
+                "" if np.isnan(recovered).all() else f"{100 * np.nanmean(recovered):.0f} %",
+            ]
+        cells += [
+            f"{archive.cost('array_reads', stage).mean():.3g}",
+            f"{archive.writes_per_cell(stage).mean():.2f}",
+        ]
+        table.add_row(*(cell.replace("[", r"\[") for cell in cells))
+    _console().print(table)
+
+
+def _draw(archive: Any, folder: Path) -> None:
+    from rramsim.plot import draw_figures
+
+    paths = draw_figures(archive, folder)
+    click.echo(f"figures: {folder}/ ({', '.join(path.name for path in paths)})")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,286 @@
+"""Figures of an archive (matplotlib is loaded when a figure is drawn)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rramsim.archive import Archive
+from rramsim.checks import InputError, nearest_name
+
+__all__ = ["FIGURES", "accuracy_figure", "confusion_figure", "draw_figures", "layers_figure", "levels_figure",
+           "recovery_figure"]  # fmt: skip
+
+# Okabe and Ito's colours, which the colour-blind can tell apart
+COLORS = ("#777777", "#E69F00", "#0072B2", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+MICRO = 1e6
+PERCENT = 100.0
+
+
+def _figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Any, Any]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for axis in axes.ravel():
+        axis.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _finish(figure: Any, path: str | Path | None) -> Any:
+    if path is not None:
+        figure.savefig(path, dpi=150)
+    return figure
+
+
+def _need_trials(archive: Archive) -> None:
+    if archive.n_trials == 0:
+        raise InputError(f"{archive.path}: has no complete trial yet; `rramsim run` continues it")
+
+
+def _wrapped(text: str, width: int = 18) -> str:
+    """Strategy texts broken at their plus signs, so that labels stay apart."""
+    lines: list[str] = []
+    for part in text.split(" + "):
+        if lines and len(lines[-1]) + len(part) + 3 <= width:
+            lines[-1] += f" + {part}"
+        else:
+            lines.append(part if not lines else f"+ {part}")
+    return "\n".join(lines)
+
+
+def _color(index: int) -> str:
+    return COLORS[index % len(COLORS)]
+
+
+def _note(axis: Any, text: str, at: tuple[float, float], *, lift: float, ha: str) -> None:
+    axis.annotate(text, at, xytext=(0, lift), textcoords="offset points", ha=ha, va="bottom", fontsize=8)
+
+
+def accuracy_figure(archive: Archive, path: str | Path | None = None) -> Any:
+    """Accuracy after each stage: every chip as a point, mean as a bar, the teacher as a line."""
+    _need_trials(archive)
+    stages = archive.stages
+    figure, axes = _figure(max(4.5, 1.5 * len(stages) + 1.5), 3.8)
+    axis = axes[0, 0]
+    spread_x = np.linspace(-0.18, 0.18, archive.n_trials) if archive.n_trials > 1 else np.zeros(1)
+    for index, stage in enumerate(stages):
+        values = archive.accuracy(stage) * PERCENT
+        axis.plot(index + spread_x, values, MARKERS[index % 8], color=_color(index), markersize=5, alpha=0.85)
+        axis.hlines(values.mean(), index - 0.32, index + 0.32, color=_color(index), linewidth=2.5)
+        _note(axis, f"{values.mean():.2f} %", (index, values.max()), lift=6, ha="center")
+    teacher = archive.teacher_accuracy * PERCENT
+    axis.axhline(teacher, color="black", linestyle="--", linewidth=1)
+    _note(axis, f"digital network {teacher:.2f} %", (-0.45, teacher), lift=3, ha="left")
+    low = min(teacher, float(archive["trial/accuracy"].min()) * PERCENT)
+    axis.set_ylim(low - 0.08 * (teacher - low) - 0.3, teacher + 0.16 * (teacher - low) + 0.5)
+    axis.set_xlim(-0.5, len(stages) - 0.5)
+    axis.set_xticks(range(len(stages)), [_wrapped(stage) for stage in stages], fontsize=8)
+    axis.set_ylabel("accuracy (%)")
+    n_images = archive["trial/predictions"].shape[2]
+    axis.set_title(
+        f"{archive.n_trials} chips (points), mean (bar), {n_images:,} test images", fontsize=10, pad=14
+    )
+    return _finish(figure, path)
+
+
+def recovery_figure(archive: Archive, path: str | Path | None = None) -> Any:
+    """What recovery costs: accuracy against reads and against writes, every chip a point."""
+    _need_trials(archive)
+    figure, axes = _figure(8.6, 3.8, 1, 2)
+    for index, stage in enumerate(archive.stages):
+        accuracy = archive.accuracy(stage) * PERCENT
+        reads, writes = archive.cost("array_reads", stage), archive.writes_per_cell(stage)
+        for axis, cost in zip(axes[0], (reads, writes), strict=True):
+            axis.plot(cost, accuracy, MARKERS[index % 8], color=_color(index), alpha=0.85, linestyle="",
+                      label=_wrapped(stage, 34))  # fmt: skip
+    _draw_checkpoints(archive, axes[0])
+    for axis in axes[0]:
+        axis.axhline(archive.teacher_accuracy * PERCENT, color="black", linestyle="--", linewidth=1)
+        axis.set_ylabel("accuracy (%)")
+    axes[0, 0].set_xscale("symlog", linthresh=1e3)
+    axes[0, 0].set_xlim(left=-200)
+    axes[0, 0].set_xlabel("array reads of the tuning (tile x phase x bit)")
+    axes[0, 1].set_xlabel("writes per cell, mapping included")
+    axes[0, 1].margins(x=0.15)
+    axes[0, 1].set_xlim(left=0)
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(
+        handles, labels, fontsize=8, frameon=False, loc="outside lower center", ncols=min(4, len(labels))
+    )
+    axes[0, 0].set_title("dashed: digital network", fontsize=10)
+    axes[0, 1].set_title("every point a chip", fontsize=10)
+    return _finish(figure, path)
+
+
+def _draw_checkpoints(archive: Archive, axes: Any) -> None:
+    """Thin lines through the checkpoints of each tuning, where the run recorded any."""
+    per_vector = archive["ledger/array_reads"].sum(axis=2) / np.maximum(
+        archive["ledger/vectors"].sum(axis=2), 1
+    )
+    n_cells = archive["layers/n_cells"].sum()
+    for trial in range(archive.n_trials):
+        stage_of = archive["checkpoint/stage"][trial]
+        for index in np.unique(stage_of[stage_of >= 0]):
+            mine = stage_of == index
+            accuracy = archive["checkpoint/accuracy"][trial, mine] * PERCENT
+            reads = archive["checkpoint/vectors"][trial, mine] * per_vector[trial, index]
+            writes = archive["checkpoint/cell_writes"][trial, mine] / n_cells
+            for axis, cost in zip(axes, (reads, writes), strict=True):
+                axis.plot(cost, accuracy, "-", color=_color(int(index)), linewidth=0.7, alpha=0.5)
+
+
+def levels_figure(archive: Archive, path: str | Path | None = None, *, layer: str | None = None) -> Any:
+    """Realised conductance of the cells of one programmed layer, by level target, over all chips."""
+    _need_trials(archive)
+    names = archive["layers/name"].tolist()
+    layer = names[int(np.argmax(archive["layers/n_cells"]))] if layer is None else layer
+    if layer not in names:
+        raise InputError(f"{archive.path}: no layer {layer!r}; {nearest_name(layer, names)}")
+    counts = archive["cells/histogram"][:, names.index(layer)].sum(axis=0)
+    edges = archive["cells/bin_edges"] * MICRO
+    figure, axes = _figure(7.0, 3.8)
+    axis = axes[0, 0]
+    used = np.flatnonzero(counts.sum(axis=1))
+    total = np.zeros(counts.shape[1])
+    # stacked, the levels' sum is the histogram of the layer
+    for place, level in enumerate(used):
+        upper = total + counts[level]
+        axis.stairs(upper, edges, baseline=total, fill=True, color=COLORS[1:6][place % 5], alpha=0.75)
+        total = upper
+    for target in archive["cells/level_conductance"] * MICRO:
+        axis.axvline(target, color="black", linewidth=0.6, alpha=0.6)
+    axis.set_yscale("symlog", linthresh=max(10.0, float(total.max()) / 300.0))
+    axis.set_ylim(bottom=0)
+    axis.set_xlim(0, edges[-1])
+    axis.set_xlabel("realised conductance (µS), lines: targets of the levels")
+    axis.set_ylabel("cells per bin")
+    axis.set_title(
+        f"layer {layer} after mapping, stacked by level: {int(total.sum()):,} cells, {archive.n_trials} chips",
+        fontsize=10,
+    )
+    return _finish(figure, path)
+
+
+def confusion_figure(archive: Archive, path: str | Path | None = None, *, stage: str | None = None) -> Any:
+    """Confusion after mapping and after a strategy (the best one by default), over all chips."""
+    _need_trials(archive)
+    means = archive["trial/accuracy"].mean(axis=0)
+    stage = archive.stages[int(np.argmax(means))] if stage is None else stage
+    if stage == "mapped" and len(archive.stages) > 1:
+        stage = archive.stages[1 + int(np.argmax(means[1:]))]
+    classes = archive["classes"].tolist()
+    figure, axes = _figure(10.4, 5.2, 1, 2)
+    image = None
+    for axis, name in zip(axes[0], ("mapped", stage), strict=True):
+        share = _confusion(archive, name) * PERCENT
+        image = axis.imshow(share, cmap="cividis", vmin=0, vmax=100)
+        for i, j in np.ndindex(share.shape):
+            if share[i, j] >= 0.5:
+                color = "black" if share[i, j] > 55 else "white"
+                axis.text(j, i, f"{share[i, j]:.0f}", ha="center", va="center", fontsize=7, color=color)
+        axis.set_xticks(range(len(classes)), classes, rotation=45, ha="right", fontsize=8)
+        axis.set_yticks(range(len(classes)), classes, fontsize=8)
+        axis.set_xlabel("predicted class")
+        axis.set_ylabel("class")
+        axis.set_title(f"{name}: {archive.accuracy(name).mean() * PERCENT:.2f} % right", fontsize=10)
+    figure.colorbar(image, ax=axes[0].tolist(), label="share of the class's images (%)", shrink=0.75)
+    return _finish(figure, path)
+
+
+def _confusion(archive: Archive, stage: str) -> NDArray[np.float64]:
+    """Share of class i predicted as j, all chips together."""
+    n_classes = len(archive["classes"])
+    predictions = archive["trial/predictions"][:, archive.stages.index(stage)]
+    labels = np.broadcast_to(archive["labels"], predictions.shape)
+    counts = np.zeros((n_classes, n_classes))
+    np.add.at(counts, (labels.ravel(), predictions.ravel()), 1.0)
+    return counts / np.maximum(counts.sum(axis=1, keepdims=True), 1.0)
+
+
+def layers_figure(archive: Archive, path: str | Path | None = None) -> Any:
+    """Error of each mapped node's outputs after each stage: where the damage is, and where it goes."""
+    _need_trials(archive)
+    errors = archive["trial/layer_error"]
+    if np.isnan(errors).all():
+        raise InputError(f"{archive.path}: holds no errors of layers (experiment.n_layer_images was 0)")
+    names = archive["nodes/name"].tolist()
+    figure, axes = _figure(max(5.0, 0.75 * len(names) + 2.5), 3.8)
+    axis = axes[0, 0]
+    place = np.arange(len(names))
+    for index, stage in enumerate(archive.stages):
+        for trial in range(archive.n_trials):
+            axis.plot(place, errors[trial, index], "-", color=_color(index), linewidth=0.6, alpha=0.35)
+        mean, style = errors[:, index].mean(axis=0), "-" + MARKERS[index % 8]
+        axis.plot(place, mean, style, color=_color(index), markersize=5, label=_wrapped(stage, 34))
+    axis.set_yscale("log")
+    axis.set_xticks(place, names, rotation=35, ha="right", fontsize=8)
+    axis.set_xlabel("layer, in network order")
+    axis.set_ylabel("error power / signal power (1)")
+    axis.legend(fontsize=8, frameon=False)
+    axis.set_title("layer outputs against the teacher; thin: single chips", fontsize=10)
+    return _finish(figure, path)
+
+
+def history_figure(archive: Archive, path: str | Path | None = None) -> Any:
+    """What the strategies recorded as `error` while they worked, against the vectors read so far."""
+    _need_trials(archive)
+    figure, axes = _figure(6.4, 3.8)
+    axis = axes[0, 0]
+    drawn = set()
+    for trial in range(archive.n_trials):
+        stage_of = archive["history/stage"][trial]
+        chosen = (
+            (stage_of >= 0)
+            & (archive["history/quantity"][trial] == "error")
+            & (archive["history/value"][trial] > 0)
+        )
+        for index in np.unique(stage_of[chosen]).tolist():
+            mine = chosen & (stage_of == index)
+            label = None if index in drawn else _wrapped(archive.stages[index], 34)
+            drawn.add(index)
+            axis.plot(archive["history/vectors"][trial, mine], archive["history/value"][trial, mine],
+                      "-" + MARKERS[index % 8], color=_color(index), markersize=3, linewidth=0.7, alpha=0.7,
+                      label=label)  # fmt: skip
+    if not drawn:
+        raise InputError(f"{archive.path}: no strategy recorded an error")
+    axis.set_yscale("log")
+    axis.set_xlabel("input vectors read by the tuning so far")
+    axis.set_ylabel("residual error power / signal power (1)")
+    axis.legend(fontsize=8, frameon=False)
+    axis.set_title("history of the tuning: one point per layer and step, one line per chip", fontsize=10)
+    return _finish(figure, path)
+
+
+FIGURES: dict[str, Callable[..., Any]] = {
+    "accuracy": accuracy_figure,
+    "recovery": recovery_figure,
+    "levels": levels_figure,
+    "confusion": confusion_figure,
+    "layers": layers_figure,
+    "history": history_figure,
+}
+
+
+def draw_figures(archive: Archive, folder: str | Path) -> list[Path]:
+    """Write every figure the archive has data for as PNG into `folder`; returns their paths."""
+    _need_trials(archive)
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be made ({error.strerror})") from None
+    has_errors = bool(np.any((archive["history/quantity"] == "error") & (archive["history/value"] > 0)))
+    has_layers = not np.isnan(archive["trial/layer_error"]).all()
+    skip = {name for name, there in (("history", has_errors), ("layers", has_layers)) if not there}
+    paths = []
+    for name, draw in FIGURES.items():
+        if name not in skip:
+            draw(archive, folder / f"{name}.png")
+            paths.append(folder / f"{name}.png")
+    return paths
