@@ -265,6 +265,8 @@ def fit(path: str | Path, *, seed: int = 0) -> DeviceFit:
         disturbed = reads > 0
         if disturbed.any():
             disturb = _fit_disturb(columns, disturbed, g0[key], means, path)
+            if disturb is not None and np.ptp(np.abs(columns["v_read"][disturbed])) < 1e-6:
+                notes.append("One read voltage only: how disturbance depends on voltage is not determined.")
     elif (time > time.min()).any() or (reads > 0).any():
         notes.append("Drift and disturbance are not fitted: they need the column cell.")
     return DeviceFit(

@@ -163,6 +163,11 @@ class TestDisturb:
         assert disturb.parameters["v_scale"] == pytest.approx(0.05, rel=0.02)
         assert disturb.parameters["tau"] == pytest.approx(0.1, rel=0.05)
 
+    def test_one_voltage_is_noted(self, tmp_path):
+        result = fit(self.measured(tmp_path / "m.csv", DisturbConfig(law="power"), (0.4,)))
+        assert result.disturb.law == "power"
+        assert "One read voltage only" in result.summary()
+
 
 class TestPresetFile:
     def test_round_trip_through_a_preset(self, tmp_path):
