@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rramsim.cell import CellArray
+from rramsim.kernels.convolution import pack_weights
 from rramsim.mapping import TileLayout
 from rramsim.wiring import WiresConfig
 
@@ -68,7 +69,7 @@ class LayerArray:
         self.n_solved = 0  # tiles solved so far
         self._variance: NDArray[np.float32] | None = None
         self._reference_variance: NDArray[np.float32] | None = None
-        self._packed: tuple[NDArray[Any], ...] | None = None
+        self._packed: dict[bool, tuple[NDArray[Any], ...]] = {}
         self._seen_version = -1
 
     @property
@@ -84,7 +85,7 @@ class LayerArray:
     def restore(self, solved: NDArray[np.float32] | None) -> None:
         """Take up cached matrices as they were when `solved_conductance` was saved."""
         self._seen_version = -1
-        self._packed = None
+        self._packed.clear()
         self._solved = None
         if solved is not None:
             self._solve_wires(solved)
@@ -158,32 +159,36 @@ class LayerArray:
         """Conversions per row tile."""
         return self._plus.size
 
-    def packed(self) -> tuple[NDArray[Any], ...]:
+    def packed(self, *, taps: bool) -> tuple[NDArray[Any], ...]:
         """What `rramsim.kernels.read` needs of a linear array, brought up to date.
 
         Returns
         -------
         weights, variances, references : float32, flat
-            Row tile after row tile, each (n_channels, rows): effective channel conductance [S],
-            read-noise variance of its own cells [S^2], and (n_references, rows) that of the
-            reference lines; the last two empty without read noise.
+            Effective channel conductance [S], read-noise variance of the channel's own cells
+            [S^2], and that of the reference lines; the last two empty without read noise.
+            Packed for `read_maps` if `taps`, else for `read_rows`.
         reference_of : int64 (n_channels,)
             Position of each channel's reference line.
+        n_outputs : int64 (3,)
+            Columns of the three matrices.
         """
-        if self._packed is None or self._seen_version != self.cells.version:
+        if self._seen_version != self.cells.version:
             self.refresh()
+            self._packed.clear()
+        if taps not in self._packed:
             empty = np.empty((self.layout.n_rows, 0), dtype=np.float32)
-            parts = (
-                self._matrix,
-                empty if self._variance is None else self._variance,
-                empty if self._reference_variance is None else self._reference_variance,
-            )
-            flat = [
-                np.concatenate([part[a:b].T.ravel() for a, b in self.layout.row_tiles]).astype(np.float32)
-                for part in parts
-            ]
-            self._packed = (*flat, self._reference_of_channel())
-        return self._packed
+            variance = empty if self._variance is None else self._variance
+            reference = empty if self._reference_variance is None else self._reference_variance
+            parts = (self._matrix, variance, reference)
+            pack = pack_weights if taps else self._by_tile
+            outputs = np.array([part.shape[1] for part in parts], dtype=np.int64)
+            self._packed[taps] = (*map(pack, parts), self._reference_of_channel(), outputs)
+        return self._packed[taps]
+
+    def _by_tile(self, matrix: NDArray[np.float32]) -> NDArray[np.float32]:
+        parts = [matrix[a:b].T.ravel() for a, b in self.layout.row_tiles]
+        return np.concatenate(parts).astype(np.float32, copy=False)
 
     def _reference_of_channel(self) -> NDArray[np.int64]:
         """Position of each channel's reference line among the reference lines."""

@@ -238,7 +238,11 @@ class SimulatedChip:
         for first, last in self._chunks(item, len(data), vectors_each):
             where = slice(first * vectors_each, last * vectors_each)
             geometry = codes.geometry if isinstance(codes, WindowCodes) else None
-            self._read(item, data[first:last], geometry, total[:, :, where], saturated[:, :, where])
+            whole = first == 0 and last == len(data)
+            part = (total, saturated) if whole else (total[:, :, where].copy(), saturated[:, :, where].copy())
+            self._read(item, data[first:last], geometry, *part)
+            if not whole:
+                total[:, :, where], saturated[:, :, where] = part
             if self._disturbs:
                 self._disturb(item, data[first:last], codes)
             item.n_read += (last - first) * vectors_each
@@ -306,14 +310,13 @@ class SimulatedChip:
         if not array.linear:
             self._read_nonlinear(item, data, geometry, v_lsb, conversion, scales, total, saturated)
             return
-        parts = (passes, tiles, *array.packed(), conversion, scales, normal_table())
+        *parts, n_outputs = array.packed(taps=geometry is not None)
+        end = (conversion, scales, normal_table())
         if geometry is None:
             block = max(16, BLOCK_ELEMENTS // item.info.n_rows)
-            read_kernels.read_rows(data, *parts, block, total, saturated)
+            read_kernels.read_rows(data, passes, tiles, *parts, *end, block, total, saturated)
         else:
-            per_image = item.info.n_rows * geometry.out_h * geometry.out_w
-            block = max(1, BLOCK_ELEMENTS // per_image)
-            read_kernels.read_maps(data, geometry, *parts, block, total, saturated)
+            read_kernels.read_maps(data, geometry, passes, tiles, *parts, n_outputs, *end, total, saturated)
 
     def _read_nonlinear(
         self,
@@ -486,6 +489,11 @@ class SimulatedChip:
             item.n_read = 0
             item.costs = LayerCosts(weight_cells=item.info.n_cells)
         return twin
+
+    def conductances(self, layer: str) -> NDArray[np.float32]:
+        """Present conductance of the weights' cells [S], shape (n_rows, n_cols, cells_per_weight)."""
+        array = self._layer(layer).array
+        return array.cells.conductance[:, array.layout.line_of]
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that changes over a chip's life, as nested dicts of arrays and numbers."""

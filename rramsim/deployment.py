@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rramsim.checks import InputError, check_array
+from rramsim.kernels import host as host_kernels
 from rramsim.lowered import WindowCodes
 from rramsim.mapping import channel_weights, column_scale, levels_from_weights, weights_from_levels
 from rramsim.network import Network, Node, lowering
@@ -299,10 +300,12 @@ class Deployment:
         if host.x_step == 0.0:
             raise InputError(f"layer {layer!r} has no input range yet: call map(...) first")
         low, high = dac_codes(self.chip.datasheet.dac_bits, host.signed)
-        kind: Any = np.int32
-        if high < 2**8:
-            kind = np.int8 if low < 0 and high < 2**7 else (np.uint8 if low == 0 else np.int16)
-        return np.clip(np.rint(x * np.float32(1.0 / host.x_step)), low, high).astype(kind)
+        if high >= 2**15:
+            return np.clip(np.rint(x * np.float32(1.0 / host.x_step)), low, high).astype(np.int32)
+        out = np.empty(x.shape, dtype=np.int16)
+        x = np.ascontiguousarray(x, dtype=np.float32)
+        host_kernels.quantise(x.ravel(), 1.0 / host.x_step, low, high, out.ravel())
+        return out
 
     def _window_codes(self, layer: str, x: NDArray[Any]) -> NDArray[Any] | WindowCodes:
         """Codes for `mvm` without laying out the windows of a convolution."""
@@ -313,25 +316,48 @@ class Deployment:
             return lowering.lower(node, maps, group)
         n_groups = int(node.attributes.get("group", 1))
         part = maps.shape[1] // n_groups
-        own = maps[:, group * part : (group + 1) * part]
-        return WindowCodes(own, geometry, lambda _: lowering.lower(node, maps, group))
+        own = lowering.as_maps(maps)[:, group * part : (group + 1) * part]
+        return WindowCodes(own, geometry)
 
     def finish(
         self, layer: str, codes: NDArray[Any] | WindowCodes, reading: NDArray[Any]
     ) -> NDArray[np.float32]:
         """Pre-activations from DAC codes and summed ADC codes, shape (n_vectors, n_cols)."""
         host = self.layers[layer]
-        result = reading * (host.gain * host.unit).astype(np.float32) + host.offset.astype(np.float32)
+        gain, offset = (host.gain * host.unit).astype(np.float32), host.offset.astype(np.float32)
+        result = reading.astype(np.float32) * gain + offset
         correction = host.correction(codes)
         return result if correction is None else result + correction
 
     def execute(self, node: Node, x: NDArray[Any]) -> NDArray[np.float32]:
         """One mapped node on chip and host; takes the place of its digital execution."""
         columns = []
-        for layer in self.layers_of(node.name):
+        layers = self.layers_of(node.name)
+        for layer in layers:
             codes = self._window_codes(layer, x)
-            columns.append(self.finish(layer, codes, self._host_mvm(layer, codes).codes))
+            reading = self._host_mvm(layer, codes).codes
+            if len(layers) == 1 and isinstance(codes, WindowCodes):
+                return self._finish_maps(layer, codes, reading, x.ndim)
+            columns.append(self.finish(layer, codes, reading))
         return lowering.raise_outputs(node, x.shape, columns)
+
+    def _finish_maps(
+        self, layer: str, codes: WindowCodes, reading: NDArray[Any], rank: int
+    ) -> NDArray[np.float32]:
+        """`finish` and `lowering.raise_outputs` in one pass."""
+        host, window = self.layers[layer], codes.geometry
+        n_images, n_cols = len(codes.maps), reading.shape[1]
+        positions = window.out_h * window.out_w
+        out = np.empty((n_images, n_cols, positions), dtype=np.float32)
+        gain, offset = (host.gain * host.unit).astype(np.float32), host.offset.astype(np.float32)
+        by_column = np.ascontiguousarray(reading.T).reshape(n_cols, n_images, positions)
+        host_kernels.rescale_maps(by_column, gain, offset, out)
+        correction = host.correction(codes)
+        if correction is not None:
+            out += correction.reshape(n_images, positions, n_cols).transpose(0, 2, 1)
+        if rank == 3:
+            return out
+        return out.reshape(n_images, n_cols, window.out_h, window.out_w)
 
     def _host_mvm(self, layer: str, codes: NDArray[Any] | WindowCodes) -> Reading:
         """Read on the host's own behalf: a gate does not ask where these vectors come from."""

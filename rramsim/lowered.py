@@ -7,14 +7,13 @@ the map directly and never builds the matrix.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rramsim.kernels.windows import Geometry
+from rramsim.kernels.windows import Geometry, im2col
 
 __all__ = ["WindowCodes", "border_classes"]
 
@@ -23,12 +22,11 @@ __all__ = ["WindowCodes", "border_classes"]
 class WindowCodes:
     """Windows of `maps` (n_images, channels, height, width), ordered (image, out_y, out_x).
 
-    Rows of a vector are ordered (channel, kernel_y, kernel_x); `lower` makes the matrix.
+    Rows of a vector are ordered (channel, kernel_y, kernel_x).
     """
 
     maps: NDArray[np.integer]
     geometry: Geometry
-    lower: Callable[[NDArray[Any]], NDArray[Any]]
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -50,8 +48,9 @@ class WindowCodes:
         return self.shape[0]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
-        matrix = self.lower(self.maps)
-        return matrix if dtype is None else matrix.astype(dtype, copy=False)
+        matrix = np.empty(self.shape, dtype=self.dtype if dtype is None else dtype)
+        im2col(np.ascontiguousarray(self.maps), self.geometry, matrix)
+        return matrix
 
 
 def border_classes(size: int, kernel: int, stride: int, dilation: int, pad: int, n_out: int) -> Any:

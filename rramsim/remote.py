@@ -19,6 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rramsim.checks import InputError
+from rramsim.kernels.windows import Geometry
+from rramsim.lowered import WindowCodes
 from rramsim.protocol import ChipProtocol, Datasheet, LayerInfo, Ledger, Reading
 
 __all__ = ["RemoteChip", "serve_chip"]
@@ -83,7 +85,10 @@ def _answer(chip: ChipProtocol, header: dict[str, Any], arrays: dict[str, NDArra
             )
             return _pack({}, {})
         case "mvm":
-            reading = chip.mvm(header["layer"], arrays["codes"], header["per_tile"])
+            codes: Any = arrays["codes"]
+            if header["window"] is not None:
+                codes = WindowCodes(codes, Geometry(*header["window"]))
+            reading = chip.mvm(header["layer"], codes, header["per_tile"])
             return _pack({}, reading._asdict())
         case "wait":
             chip.wait(header["seconds"])
@@ -153,9 +158,12 @@ class RemoteChip:
         """Set converter ranges."""
         self._call("configure", layer=layer, input_range=input_range, output_range=output_range)
 
-    def mvm(self, layer: str, codes: NDArray[Any], per_tile: bool = False) -> Reading:
+    def mvm(self, layer: str, codes: NDArray[Any] | WindowCodes, per_tile: bool = False) -> Reading:
         """Multiply vectors by the stored matrix."""
-        _, arrays = self._call("mvm", {"codes": codes}, layer=layer, per_tile=per_tile)
+        window = None
+        if isinstance(codes, WindowCodes):
+            codes, window = codes.maps, list(codes.geometry)
+        _, arrays = self._call("mvm", {"codes": codes}, layer=layer, per_tile=per_tile, window=window)
         return Reading(arrays["codes"], arrays["saturated"])
 
     def wait(self, seconds: float) -> None:

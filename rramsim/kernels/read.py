@@ -1,10 +1,9 @@
 """Array reads: drive word lines, multiply, add noise, convert, sum over tiles, slices and input bits.
 
 Two entries share the conversion: `read_rows` takes a matrix of codes (vectors by word lines),
-`read_maps` the activation map of a convolution, from which it lays out the vectors of a few
-images at a time so that they stay in the second-level cache (on-the-fly im2col). A draw of
-noise is keyed by (channel pair, tile, pass) and the vector's number: neither entry, batch nor
-thread count changes it.
+`read_maps` the activation map of a convolution, which it multiplies without laying out its
+windows (`rramsim.kernels.convolution`). A draw of noise is keyed by (channel pair, tile, pass)
+and the vector's number: neither entry, batch nor thread count changes it.
 """
 
 from __future__ import annotations
@@ -14,8 +13,15 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit, prange
 
+from rramsim.kernels.convolution import (
+    fill_planes,
+    multiply,
+    plane_shape,
+    source_size,
+    tap_offsets,
+    wide_pitch,
+)
 from rramsim.kernels.random import mix64
-from rramsim.kernels.windows import lay_out
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MASK = np.uint64(4095)
@@ -92,69 +98,61 @@ def _fill_noise(key, first, counter, table, sigma, noise):
 
 
 @njit(cache=True, error_model="numpy")
-def _convert(current, noise, gain, code_max, scale, total, saturated):
-    """Convert currents (n_channels, n_vectors) and add the scaled codes to (n_out, n_vectors)."""
-    n_slices = scale.size
+def _convert(current, noise, gain, code_max, scale, total, saturated, base, pitch):
+    """Convert currents (n_channels, n_vectors) and add the scaled codes.
+
+    The codes of output o go to total[base + o pitch + n]; `total` and `saturated` are flat, which
+    tells the compiler that a row is contiguous.
+    """
+    n_slices, count = scale.size, current.shape[1]
     limit, factor = np.float32(code_max), np.float32(gain)
-    noisy = noise.size > 0
+    noisy = noise.shape[0] > 0
     for c in range(current.shape[0]):
-        out, weight = total[c // n_slices], scale[c % n_slices]
-        marks, row = saturated[c // n_slices], current[c]
+        at = base + c // n_slices * pitch
+        out, marks = total[at : at + count], saturated[at : at + count]
+        weight, row = scale[c % n_slices], current[c]
         if noisy:
             extra = noise[c]
-            for n in range(row.size):
+            for n in range(count):
                 code = np.rint(row[n] * factor + extra[n])
                 marks[n] |= abs(code) >= limit
-                out[n] += np.int64(min(max(code, -limit), limit)) * weight
+                out[n] += np.int32(min(max(code, -limit), limit)) * weight
         else:
-            for n in range(row.size):
+            for n in range(count):
                 code = np.rint(row[n] * factor)
                 marks[n] |= abs(code) >= limit
-                out[n] += np.int64(min(max(code, -limit), limit)) * weight
+                out[n] += np.int32(min(max(code, -limit), limit)) * weight
 
 
 @njit(cache=True, error_model="numpy")
-def _read_block(
-    drive, n_passes, index, tiles, weights, variances, references, reference_of, conversion, first,
-    scale, table, total, saturated,
+def _finish_tile(
+    current, spread, common, reference_of, conversion, first, counter, scale, table, total, saturated,
+    base, pitch,
 ):  # fmt: skip
-    """Read one block of vectors in one pass through every row tile.
+    """Noise and conversion of one tile's currents (n_channels, n_vectors) in one pass.
 
-    drive : float32 (n_rows, n_vectors); overwritten by its squares when there is read noise
-    weights, variances : float32 (n_channels * n_rows,), tile after tile, each (n_channels, rows)
-    references : float32 likewise for reference lines; `reference_of` maps channels to lines
-    total, saturated : (n_row_tiles or 1, n_out, n_vectors)
+    spread : variance of the channels' own cells, (n_channels or 0, n_vectors)
+    common : variance of the reference lines, (n_references, n_vectors)
     """
-    n_rows, n_vectors = drive.shape
-    n_channels = weights.size // n_rows
-    n_references = references.size // n_rows
-    current = np.empty((n_channels, n_vectors), dtype=np.float32)
-    noisy_adc, noisy_cells = conversion.sigma > 0.0, variances.size > 0
-    noise = np.empty((n_channels if noisy_adc else 0, n_vectors), dtype=np.float32)
-    spread = np.empty((n_channels if noisy_cells else 0, n_vectors), dtype=np.float32)
-    common = np.empty((n_references, n_vectors), dtype=np.float32)
-    for t in range(tiles.shape[0]):
-        top, bottom = tiles[t, 0], tiles[t, 1]
-        rows = bottom - top
-        counter = t * n_passes + index
-        matrix = weights[n_channels * top : n_channels * bottom].reshape(n_channels, rows)
-        np.dot(matrix, drive[top:bottom], current)
-        if noisy_cells:
-            squares = np.square(drive[top:bottom])
-            matrix = variances[n_channels * top : n_channels * bottom].reshape(n_channels, rows)
-            np.dot(matrix, squares, spread)
-            _add_noise(current, spread, conversion.read_key, first, 2 * counter, table)
-            if n_references > 0:
-                matrix = references[n_references * top : n_references * bottom].reshape(n_references, rows)
-                draws = np.zeros((n_references, n_vectors), dtype=np.float32)
-                np.dot(matrix, squares, common)
-                _add_noise(draws, common, conversion.read_key, first, 2 * counter + 1, table)
-                for c in range(n_channels):
-                    current[c] -= draws[reference_of[c]]
-        if noisy_adc:
-            _fill_noise(conversion.adc_key, first, counter, table, conversion.sigma, noise)
-        out = t if total.shape[0] > 1 else 0
-        _convert(current, noise, conversion.gain, conversion.code_max, scale, total[out], saturated[out])
+    if spread.shape[0] > 0:
+        _add_noise(current, spread, conversion.read_key, first, 2 * counter, table)
+    if common.shape[0] > 0:
+        draws = np.zeros_like(common)
+        _add_noise(draws, common, conversion.read_key, first, 2 * counter + 1, table)
+        for c in range(current.shape[0]):
+            current[c] -= draws[reference_of[c]]
+    noise = np.empty((current.shape[0] if conversion.sigma > 0.0 else 0, current.shape[1]), dtype=np.float32)
+    if noise.shape[0] > 0:
+        _fill_noise(conversion.adc_key, first, counter, table, conversion.sigma, noise)
+    _convert(current, noise, conversion.gain, conversion.code_max, scale, total, saturated, base, pitch)
+
+
+@njit(cache=True, error_model="numpy")
+def _product(flat, top, bottom, drive, out):
+    """out = (tile's matrix) @ drive, the matrix stored tile after tile, each (n_out, rows)."""
+    n_out = out.shape[0]
+    if n_out > 0:
+        np.dot(flat[n_out * top : n_out * bottom].reshape(n_out, bottom - top), drive[top:bottom], out)
 
 
 @njit(cache=True, parallel=True, error_model="numpy")
@@ -170,6 +168,11 @@ def read_rows(
     passes : int64 (n_passes, 2)
         Bit (-1: amplitude) and sign (0: both) of each array read.
     tiles : int64 (n_row_tiles, 2)
+    weights, variances, references : float32, flat
+        Tile after tile (n_channels, rows): effective channel conductance, and variance of its own
+        cells; (n_references, rows): variance of the reference lines. The last two may be empty.
+    reference_of : int64 (n_channels,)
+        Reference line of each channel.
     scales : int64 (n_passes, n_slices)
         Digital weight of each channel of a column.
     block : int
@@ -178,64 +181,123 @@ def read_rows(
     saturated : bool, same shape
     """
     n_vectors, n_rows = codes.shape
+    n_passes = passes.shape[0]
+    codes_flat, marks_flat = total.reshape(-1), saturated.reshape(-1)
     for b in prange((n_vectors + block - 1) // block):
         start = b * block
         stop = min(start + block, n_vectors)
-        drive = np.empty((n_rows, stop - start), dtype=np.float32)
-        for p in range(passes.shape[0]):
+        count = stop - start
+        drive = np.empty((n_rows, count), dtype=np.float32)
+        current = np.empty((weights.size // n_rows, count), dtype=np.float32)
+        spread = np.empty((variances.size // n_rows, count), dtype=np.float32)
+        common = np.empty((references.size // n_rows, count), dtype=np.float32)
+        first = conversion.first_vector + start
+        for p in range(n_passes):
             bit, sign = passes[p, 0], passes[p, 1]
-            for n in range(stop - start):
+            for n in range(count):
                 for i in range(n_rows):
                     drive[i, n] = _driven(codes[start + n, i], bit, sign)
-            _read_block(
-                drive, passes.shape[0], p, tiles, weights, variances, references, reference_of, conversion,
-                conversion.first_vector + start, scales[p], table,
-                total[:, :, start:stop], saturated[:, :, start:stop],
-            )  # fmt: skip
+            squares = np.square(drive) if variances.size > 0 else drive
+            for t in range(tiles.shape[0]):
+                top, bottom = tiles[t, 0], tiles[t, 1]
+                _product(weights, top, bottom, drive, current)
+                _product(variances, top, bottom, squares, spread)
+                _product(references, top, bottom, squares, common)
+                tile = t if total.shape[0] > 1 else 0
+                _finish_tile(
+                    current, spread, common, reference_of, conversion, first, t * n_passes + p, scales[p],
+                    table, codes_flat, marks_flat, tile * total.shape[1] * n_vectors + start, n_vectors,
+                )  # fmt: skip
+
+
+@njit(cache=True, error_model="numpy")
+def _drive_map(codes, bit, sign, drive):
+    """Drive of every pixel of an integer map (c, h, w) in one pass."""
+    if bit < 0 and sign == 0:
+        for c in range(codes.shape[0]):
+            for y in range(codes.shape[1]):
+                source, target = codes[c, y], drive[c, y]
+                for x in range(source.size):
+                    target[x] = np.float32(source[x])
+    else:
+        for c in range(codes.shape[0]):
+            for y in range(codes.shape[1]):
+                for x in range(codes.shape[2]):
+                    drive[c, y, x] = _driven(codes[c, y, x], bit, sign)
+
+
+@njit(cache=True, error_model="numpy")
+def _window_product(packed, planes, offsets, first, last, geometry, pitch, wide, out):
+    """Taps first..last of every window of one image, without the positions between output rows."""
+    if out.shape[0] == 0:
+        return
+    n_positions = (geometry.out_h - 1) * pitch + geometry.out_w
+    multiply(wide, n_positions, packed, planes, offsets, first, last)
+    width = wide_pitch(n_positions)
+    for c in range(out.shape[0]):
+        for y in range(geometry.out_h):
+            source = wide[c * width + y * pitch : c * width + y * pitch + geometry.out_w]
+            target = out[c, y * geometry.out_w : (y + 1) * geometry.out_w]
+            for x in range(target.size):
+                target[x] = source[x]
 
 
 @njit(cache=True, parallel=True, error_model="numpy")
 def read_maps(
-    maps, geometry, passes, tiles, weights, variances, references, reference_of, conversion, scales,
-    table, block, total, saturated,
+    maps, geometry, passes, tiles, weights, variances, references, reference_of, n_channels, conversion,
+    scales, table, total, saturated,
 ):  # fmt: skip
-    """Read every window of integer maps (n_images, c, h, w); see `read_rows`, `block` in images."""
-    n_images, n_channels, height, width = maps.shape
-    per_image = geometry.out_h * geometry.out_w
-    top, left = geometry.pad_top, geometry.pad_left
-    padded_h = height + top + geometry.pad_bottom
-    padded_w = width + left + geometry.pad_right
-    n_rows = n_channels * geometry.kernel_h * geometry.kernel_w
-    for b in prange((n_images + block - 1) // block):
-        start = b * block
-        stop = min(start + block, n_images)
-        padded = np.zeros((stop - start, n_channels, padded_h, padded_w), dtype=np.float32)
-        drive = np.empty((n_rows, (stop - start) * per_image), dtype=np.float32)
-        for p in range(passes.shape[0]):
-            bit, sign = passes[p, 0], passes[p, 1]
-            for image in range(stop - start):
-                for c in range(n_channels):
-                    for y in range(height):
-                        for x in range(width):
-                            padded[image, c, y + top, x + left] = _driven(
-                                maps[start + image, c, y, x], bit, sign
-                            )
-            lay_out(padded, geometry, drive)
-            _read_block(
-                drive, passes.shape[0], p, tiles, weights, variances, references, reference_of, conversion,
-                conversion.first_vector + start * per_image, scales[p], table,
-                total[:, :, start * per_image : stop * per_image],
-                saturated[:, :, start * per_image : stop * per_image],
-            )  # fmt: skip
+    """Read every window of integer maps (n_images, c, h, w).
+
+    weights, variances, references : float32, flat, of `rramsim.kernels.convolution.pack_weights`
+    n_channels : int64 (3,): their numbers of outputs (0 where there are none)
+    All else as for `read_rows`.
+    """
+    n_images, n_maps, height, width = maps.shape
+    positions = geometry.out_h * geometry.out_w
+    n_vectors = n_images * positions
+    n_passes = passes.shape[0]
+    codes_flat, marks_flat = total.reshape(-1), saturated.reshape(-1)
+    offsets = tap_offsets(n_maps, height, width, geometry)
+    _, pitch = plane_shape(height, width, geometry)
+    n_source = source_size(n_maps, height, width, geometry)
+    n_wide = wide_pitch((geometry.out_h - 1) * pitch + geometry.out_w) * max(weights.size, references.size, 1)
+    n_wide //= offsets.size
+    for image in prange(n_images):
+        drive = np.empty((n_maps, height, width), dtype=np.float32)
+        planes = np.zeros(n_source, dtype=np.float32)
+        squares = np.zeros(n_source if n_channels[1] > 0 else 0, dtype=np.float32)
+        wide = np.empty(n_wide, dtype=np.float32)
+        current = np.empty((n_channels[0], positions), dtype=np.float32)
+        spread = np.empty((n_channels[1], positions), dtype=np.float32)
+        common = np.empty((n_channels[2], positions), dtype=np.float32)
+        start = image * positions
+        first = conversion.first_vector + start
+        for p in range(n_passes):
+            _drive_map(maps[image], passes[p, 0], passes[p, 1], drive)
+            fill_planes(drive, geometry, planes)
+            for i in range(squares.size):
+                squares[i] = planes[i] * planes[i]
+            for t in range(tiles.shape[0]):
+                top, bottom = tiles[t, 0], tiles[t, 1]
+                _window_product(weights, planes, offsets, top, bottom, geometry, pitch, wide, current)
+                _window_product(variances, squares, offsets, top, bottom, geometry, pitch, wide, spread)
+                _window_product(references, squares, offsets, top, bottom, geometry, pitch, wide, common)
+                tile = t if total.shape[0] > 1 else 0
+                _finish_tile(
+                    current, spread, common, reference_of, conversion, first, t * n_passes + p, scales[p],
+                    table, codes_flat, marks_flat, tile * total.shape[1] * n_vectors + start, n_vectors,
+                )  # fmt: skip
 
 
 @njit(cache=True, error_model="numpy")
 def convert_currents(current, counter, conversion, scale, table, total, saturated):
     """Convert given currents (n_channels, n_vectors) in units of `conversion.gain`."""
-    noise = np.empty((current.shape[0] if conversion.sigma > 0.0 else 0, current.shape[1]), dtype=np.float32)
-    if conversion.sigma > 0.0:
-        _fill_noise(conversion.adc_key, conversion.first_vector, counter, table, conversion.sigma, noise)
-    _convert(current, noise, conversion.gain, conversion.code_max, scale, total, saturated)
+    none = np.empty((0, current.shape[1]), dtype=np.float32)
+    _finish_tile(
+        current, none, none, np.empty(0, dtype=np.int64), conversion, conversion.first_vector, counter,
+        scale, table, total.reshape(-1), saturated.reshape(-1), 0, current.shape[1],
+    )  # fmt: skip
 
 
 @njit(cache=True, error_model="numpy")

@@ -1,11 +1,11 @@
-"""Sliding windows of image maps: convolution, im2col, pooling."""
+"""Sliding windows of image maps: im2col and pooling."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 
 
 class Geometry(NamedTuple):
@@ -23,80 +23,6 @@ class Geometry(NamedTuple):
     pad_right: int
     out_h: int
     out_w: int
-
-
-@njit(cache=True, error_model="numpy")
-def lay_out(padded, geometry, drive):
-    """Windows of padded maps (n_images, c, H, W) as columns of `drive` (n_rows, n_vectors).
-
-    Rows are ordered (channel, kernel_y, kernel_x), columns (image, out_y, out_x). Unsigned
-    indices spare the wrap-around test, which lets the compiler copy whole vectors.
-    """
-    n_images, n_channels, height, width = padded.shape
-    source, target = padded.ravel(), drive.ravel()
-    n_vectors = drive.shape[1]
-    out_w = np.uintp(geometry.out_w)
-    step = np.uintp(geometry.stride_w)
-    row = 0
-    for c in range(n_channels):
-        for ky in range(geometry.kernel_h):
-            for kx in range(geometry.kernel_w):
-                for image in range(n_images):
-                    for oy in range(geometry.out_h):
-                        y = oy * geometry.stride_h + ky * geometry.dilation_h
-                        x = kx * geometry.dilation_w
-                        a = np.uintp(row * n_vectors + (image * geometry.out_h + oy) * geometry.out_w)
-                        b = np.uintp(((image * n_channels + c) * height + y) * width + x)
-                        if geometry.stride_w == 1:
-                            for ox in range(out_w):
-                                target[a + ox] = source[b + ox]
-                        else:
-                            for ox in range(out_w):
-                                target[a + ox] = source[b + ox * step]
-                row += 1
-
-
-@njit(cache=True, parallel=True, error_model="numpy")
-def convolve(x, weights, bias, geometry, block, out):
-    """Grouped 2-D convolution.
-
-    Parameters
-    ----------
-    x : float32 (n_images, c_in, h, w)
-    weights : float32 (n_groups, c_out / n_groups, c_in / n_groups * kernel_h * kernel_w)
-    bias : float32 (c_out,)
-    block : int
-        Images laid out at a time.
-    out : float32 (n_images, c_out, out_h, out_w)
-    """
-    n_images, n_channels, height, width = x.shape
-    n_groups, n_out, n_rows = weights.shape
-    own = n_channels // n_groups
-    positions = geometry.out_h * geometry.out_w
-    top, left = geometry.pad_top, geometry.pad_left
-    padded_h = height + top + geometry.pad_bottom
-    padded_w = width + left + geometry.pad_right
-    for b in prange((n_images + block - 1) // block):
-        start, stop = b * block, min(b * block + block, n_images)
-        count = stop - start
-        padded = np.zeros((count, own, padded_h, padded_w), dtype=np.float32)
-        drive = np.empty((n_rows, count * positions), dtype=np.float32)
-        product = np.empty((n_out, count * positions), dtype=np.float32)
-        for g in range(n_groups):
-            for image in range(count):
-                for c in range(own):
-                    source = x[start + image, g * own + c]
-                    for y in range(height):
-                        padded[image, c, y + top, left : left + width] = source[y]
-            lay_out(padded, geometry, drive)
-            np.dot(weights[g], drive, product)
-            for image in range(count):
-                for c in range(n_out):
-                    target = out[start + image, g * n_out + c].reshape(positions)
-                    source_row = product[c, image * positions : (image + 1) * positions]
-                    shift = bias[g * n_out + c]
-                    for i in range(target.size):
-                        target[i] = source_row[i] + shift
 
 
 @njit(cache=True, error_model="numpy")

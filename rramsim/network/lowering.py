@@ -114,5 +114,6 @@ def raise_outputs(
         return columns[0].reshape(*x_shape[:-1], columns[0].shape[1])
     n_images = x_shape[0]
     parts = [c.reshape(n_images, window.out_h, window.out_w, -1).transpose(0, 3, 1, 2) for c in columns]
-    out = np.ascontiguousarray(parts[0]) if len(parts) == 1 else np.concatenate(parts, axis=1)
+    # always C order: sums over pixels must not depend on how a chip lays out its answer
+    out = np.ascontiguousarray(parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1))
     return out[:, :, 0] if len(x_shape) == 3 else out

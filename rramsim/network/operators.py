@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rramsim.checks import InputError
-from rramsim.kernels import windows
-from rramsim.network.lowering import as_maps, window_geometry
+from rramsim.kernels import convolution, windows
+from rramsim.network.lowering import as_maps, matrices, window_geometry
 
 if TYPE_CHECKING:
     from rramsim.network.graph import Node
@@ -24,7 +24,6 @@ __all__ = ["MAPPED", "OPERATORS", "required_parameters"]
 
 Array = NDArray[Any]
 MAPPED = ("Conv", "Gemm", "MatMul")  # run on a chip when their weights are constant
-BLOCK_ELEMENTS = 1 << 18  # im2col elements laid out at a time (1 MB): stays in the second-level cache
 
 
 def required_parameters(op: str) -> tuple[str, ...]:
@@ -41,14 +40,12 @@ def _conv(node: Node, xs: list[Array], reuse: bool) -> Array:
     weight = node.parameters["weight"]
     geometry = window_geometry(node, weight.shape[2:], xs[0].shape)
     x = np.ascontiguousarray(as_maps(xs[0]), dtype=np.float32)
-    n_groups = int(node.attributes.get("group", 1))
-    packed = weight.reshape(n_groups, weight.shape[0] // n_groups, -1)
     bias = node.parameters.get("bias")
     if bias is None:
         bias = np.zeros(len(weight), dtype=np.float32)
+    packed = np.stack([convolution.pack_weights(matrix) for matrix in matrices(node)])
     out = np.empty((len(x), len(weight), geometry.out_h, geometry.out_w), dtype=np.float32)
-    per_image = packed.shape[2] * geometry.out_h * geometry.out_w
-    windows.convolve(x, packed, bias, geometry, max(1, BLOCK_ELEMENTS // per_image), out)
+    convolution.convolve(x, packed, len(packed), bias, geometry, out)
     return out[:, :, 0] if xs[0].ndim == 3 else out
 
 

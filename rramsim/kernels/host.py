@@ -1,0 +1,32 @@
+"""The host's passes over activations: quantisation before the DAC, rescaling after the ADC."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit, prange
+
+
+@njit(cache=True, parallel=True, error_model="numpy")
+def quantise(x, factor, low, high, out):
+    """out = round(x * factor) within [low, high]; both arrays flat, float32 to integer."""
+    scale, least, most = np.float32(factor), np.float32(low), np.float32(high)
+    block = 1 << 14
+    for b in prange((x.size + block - 1) // block):
+        source = x[b * block : min(b * block + block, x.size)]
+        target = out[b * block : min(b * block + block, x.size)]
+        for i in range(source.size):
+            target[i] = np.int16(min(max(np.rint(source[i] * scale), least), most))
+
+
+@njit(cache=True, parallel=True, error_model="numpy")
+def rescale_maps(codes, gain, offset, out):
+    """out[image, c, p] = codes[c, image, p] * gain[c] + offset[c].
+
+    codes : int32 or int64 (n_cols, n_images, positions); out : float32 (n_images, n_cols, positions)
+    """
+    for image in prange(out.shape[0]):
+        for c in range(out.shape[1]):
+            target, source = out[image, c], codes[c, image]
+            a, b = gain[c], offset[c]
+            for p in range(target.size):
+                target[p] = np.float32(source[p]) * a + b
