@@ -83,8 +83,7 @@ def nodal_matrix(g: Array, r: float) -> tuple[Any, Array, Array]:
 
 
 def superlu(g: Array, r: float, order: Array, n_rhs: int) -> Array:
-    """Effective matrix (first n_rhs word lines), by SuperLU with the given order; fewer bit than word lines solve
-    for the transposed network."""
+    """First n_rhs rows of the effective matrix, by SuperLU with the given order."""
     from scipy.sparse.linalg import splu
 
     matrix, first, last = nodal_matrix(g, r)
@@ -144,9 +143,8 @@ class Table:
 
     def __init__(self) -> None:
         self.rows: list[dict[str, Any]] = []
-        print(
-            f"{'size':>5} {'ohm':>5} {'vectors':>7}  {'task':<16} {'tool':<24} {'ms':>10} {'error':>9} {'times':>8}"
-        )
+        head = f"{'size':>5} {'ohm':>5} {'vectors':>7}  {'task':<18} {'tool':<16}"
+        print(f"{head} {'ms':>10} {'error':>8} {'times':>9}")
 
     def add(
         self, size: int, r: float, vectors: int | None, task: str, tool: str, seconds: float, error: float | None,
@@ -160,10 +158,8 @@ class Table:
         count = "-" if vectors is None else vectors
         shown = "" if error is None else f"{error:.1e}"
         times = "" if ratio is None else f"{ratio:.1f}x"
-        print(
-            f"{size:>5} {r:>5g} {count:>7}  {task:<16} {tool:<24} {seconds * 1e3:>10.3f} {shown:>9} {times:>8}",
-            flush=True,
-        )
+        head = f"{size:>5} {r:>5g} {count:>7}  {task:<18} {tool:<16}"
+        print(f"{head} {seconds * 1e3:>10.3f} {shown:>8} {times:>9}", flush=True)
 
 
 def linear(table: Table, size: int, r: float, args: argparse.Namespace) -> None:
@@ -282,7 +278,11 @@ def main() -> None:
     args = parser.parse_args()
     from threadpoolctl import threadpool_limits
 
+    import logging
+
     import rramsim.solver  # noqa: F401  (imports before the clock starts)
+
+    logging.disable(logging.INFO)  # badcrossbar reports its progress
 
     print(f"{platform.processor() or platform.machine()}, Python {platform.python_version()}, one thread")
     table = Table()

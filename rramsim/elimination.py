@@ -23,6 +23,14 @@ def _aligned(size: int, dtype: Any) -> NDArray[Any]:
     return array[first : first + size]
 
 
+def _aligned_empty(shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
+    """Uninitialised array that begins at a multiple of 64 bytes: whole cache lines are written at once."""
+    size = int(np.prod(shape))
+    array = np.empty(size + 64 // np.dtype(dtype).itemsize, dtype=dtype)
+    first = -array.ctypes.data % 64 // array.itemsize
+    return array[first : first + size].reshape(shape)
+
+
 def _workspace(dtype: Any, **sizes: int) -> list[NDArray[Any]]:
     """Work arrays of this thread, by name, of the given sizes."""
     store = _local.__dict__
@@ -234,60 +242,58 @@ class Factorisation:
         """Node voltages [V] at both ends of each cell, two arrays of shape (n_batch, n_wl, n_bl)."""
         v_in = check_inputs(v_in, self._g.shape[0], self._lines)
         layout, dtype, vector = self._layout, self._dtype, self._layout.vector
-        lanes = 2 * vector
+        wide = nodal.WIDE_BATCH * vector
+        lanes = vector if len(v_in) <= 2 * vector else wide
         tables, n_rows, n_weights, n_nodes = descent(layout)
         slots, x, y = _workspace(dtype, slots=layout.slots, x=n_rows * lanes, y=n_nodes * lanes)
         if self._weights is None:
             self._weights = np.empty(n_weights, dtype=dtype)
             nodal.leaf_weights(layout.plan, tables, self._cells, self._segments, vector, slots, self._weights)
         shape = (len(v_in), *self._g.shape)
-        v_word, v_bit = np.empty(shape, dtype=dtype), np.empty(shape, dtype=dtype)
-        x[:] = 0.0
-        root = layout.root
-        first = 0 if root.children is None else int(layout.plan.merges[root.index, 3])
-        rows = x.reshape(n_rows, lanes)
-        for start in range(0, len(v_in), lanes):
+        v_word, v_bit = _aligned_empty(shape, dtype), _aligned_empty(shape, dtype)
+        start = 0
+        while start < len(v_in):
+            left = len(v_in) - start
+            lanes = wide if left > 2 * vector else vector
             batch = v_in[start : start + lanes]
-            ports = rows[first + self._root_row() : first + self._root_row() + root.n_ports]
-            ports[:] = 0.0
-            if self._terminals is None:
-                for side in "LR":
-                    if side in root.order:
-                        ports[root.start(side) : root.start(side) + root.size(side), : len(batch)] = batch.T
-            else:
-                ports[:, : len(batch)] = self._outer_voltages(batch)
+            part = x[: n_rows * lanes]
+            if start == 0 or lanes == vector:
+                part[:] = 0.0  # rows that pad a block stay zero on the way down
+            self._set_root(part.reshape(n_rows, lanes), batch)
             nodal.back_substitute(
-                layout.plan,
-                tables,
-                vector,
-                self._p,
-                self._scale,
-                self._weights,
-                x,
-                y,
-                start,
-                len(batch),
-                v_word,
-                v_bit,
-            )
+                layout.plan, tables, vector, lanes, self._p, self._scale, self._weights, part, y, start,
+                len(batch), v_word, v_bit,
+            )  # fmt: skip
+            start += len(batch)
         return v_word, v_bit
 
-    def _root_row(self) -> int:
+    def _set_root(self, rows: NDArray[Any], batch: NDArray[np.float64]) -> None:
+        """Put the voltages of the root's ports in their rows."""
+        root, table = self._layout.root, self._layout.plan
         tables, *_ = descent(self._layout)
-        root = self._layout.root
-        return int(tables.leaves[0, 0] if root.children is None else tables.merges[root.index, 0])
+        if root.children is None:
+            first = int(tables.leaves[0, 0])
+        else:
+            first = int(tables.merges[root.index, 0] + table.merges[root.index, 3])
+        ports = rows[first : first + root.n_ports]
+        ports[:] = 0.0
+        if self._terminals is not None:
+            ports[:, : len(batch)] = self._outer_voltages(batch, rows.shape[1])
+            return
+        for side in "LR":
+            if side in root.order:
+                ports[root.start(side) : root.start(side) + root.size(side), : len(batch)] = batch.T
 
-    def _outer_voltages(self, batch: NDArray[np.float64]) -> NDArray[Any]:
+    def _outer_voltages(self, batch: NDArray[np.float64], lanes: int) -> NDArray[Any]:
         """Voltages of the root's ports, where lines are single nodes."""
         terminals = self._terminals
         assert terminals is not None
-        lanes = 2 * self._layout.vector
         x = _aligned(terminals.width * lanes, self._dtype)
         rows = x.reshape(terminals.width, lanes)
         rows[terminals.s : terminals.s + terminals.n_wl, : len(batch)] = batch.T
         if terminals.s:
             p, scale = self._outer
-            nodal.back_rows(x, 0, terminals.s, terminals.width, p, scale, terminals.vector)
+            nodal.back_rows(x, 0, terminals.s, terminals.width, p, scale, terminals.vector, lanes)
         order = [terminals.place(terminals.ids[side]) for side in terminals.root.order]
         return rows[np.concatenate(order), : len(batch)]
 

@@ -24,13 +24,20 @@ from numba import njit
 from rramsim.kernels.nodal_simd import (
     MR,
     NS,
+    WIDE_BATCH,
     eliminate_lanes,
     lane_weights,
-    mix_lanes,
+    mix_narrow,
+    mix_wide,
+    row_narrow,
     row_sums,
+    row_wide,
     solve_sliver,
-    tile_mix,
+    tile_narrow,
     tile_update,
+    tile_wide,
+    turn,
+    turn_stream,
 )
 
 KC = 128  # eliminated rows per pass over the kept ports: their slivers stay in the first-level cache
@@ -54,7 +61,7 @@ class Plan(NamedTuple):
 
 
 class Descent(NamedTuple):
-    """Where voltages lie on the way down a plan, in rows of 2 V input vectors; int64 unless said."""
+    """Where voltages lie on the way down a plan, in rows of V or 4 V input vectors; int64 unless said."""
 
     merges: np.ndarray  # (n_merges, 3): row of the eliminated ports, kept ports' rows of both children
     leaves: np.ndarray  # (n_leaves, 4): row, start in port_nodes, start of weights, lane
@@ -278,47 +285,62 @@ def leaf_weights(plan, descent, g, wires, lanes, slots, weights):
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
-def back_rows(x, row, s, width, p, scale, vector):
-    """Voltages of s eliminated nodes from the kept ones', in rows [row, row + width) of x (rows, 2 V)."""
-    lanes = 2 * vector
+def back_rows(x, row, s, width, p, scale, vector, lanes):
+    """Voltages of s eliminated nodes from the kept ones', in rows [row, row + width) of x (rows, lanes)."""
     sliver = s * vector
+    wide = lanes == WIDE_BATCH * vector
     for i0 in range(s - vector, -1, -vector):
         after = i0 // vector + 1
         first = (row + i0 + vector) * lanes
-        for i in range(i0, i0 + vector, MR):
-            tile_mix(
-                x, (row + i) * lanes, first, p, after * sliver + i * vector, sliver, width // vector - after
-            )
+        n_slivers = width // vector - after
+        if wide:
+            for i in range(i0, i0 + vector, 4):
+                tile_wide(x, (row + i) * lanes, first, p, after * sliver + i * vector, sliver, n_slivers)
+        else:
+            for i in range(i0, i0 + vector, MR):
+                tile_narrow(x, (row + i) * lanes, first, p, after * sliver + i * vector, sliver, n_slivers)
         home = (i0 // vector) * sliver + i0 * vector
         for k in range(vector - 1, -1, -1):
             own = (row + i0 + k) * lanes
-            for j in range(k + 1, vector):
-                u = p[home + k * vector + j]
-                other = (row + i0 + j) * lanes
-                for b in range(lanes):
-                    x[own + b] += u * x[other + b]
-            root = scale[i0 + k]
-            for b in range(lanes):
-                x[own + b] *= root
+            u = home + k * vector + k + 1
+            if wide:
+                row_wide(x, own, p, u, vector - 1 - k, scale[i0 + k])
+            else:
+                row_narrow(x, own, p, u, vector - 1 - k, scale[i0 + k])
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
-def _write_out(y, lanes, first, step_r, step_c, n_r, n_c, i0, j0, batch0, n_batch, v):
-    """Copy the voltages of a leaf's word or bit nodes to their cells."""
-    n_wl, n_bl = v.shape[1], v.shape[2]
-    flat = v.reshape(v.size)
-    for b in range(n_batch):
+def _write_out(y, lanes, vector, first, step_r, step_c, n_r, n_c, start, n_batch, line, plane, v):
+    """Copy the voltages of a leaf's word or bit nodes to their cells, from `start` of v (flat) on."""
+    whole = 0
+    stream = v.ctypes.data % 64 == 0 and start % vector == 0 and line % vector == 0
+    if n_c == vector and step_c == 1:
+        whole = n_batch // vector * vector
         for r in range(n_r):
-            at = ((batch0 + b) * n_wl + i0 + r) * n_bl + j0
+            source = first + r * step_r * n_c * lanes
+            for b in range(0, whole, vector):
+                at = start + b * plane + r * line
+                if stream:
+                    turn_stream(y, source + b, lanes, v, at, plane)
+                else:
+                    turn(y, source + b, lanes, v, at, plane)
+    for b in range(whole, n_batch):
+        for r in range(n_r):
+            at = start + b * plane + r * line
             source = first + (r * step_r * n_c) * lanes + b
             for c in range(n_c):
-                flat[at + c] = y[source + c * step_c * lanes]
+                v[at + c] = y[source + c * step_c * lanes]
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
-def back_substitute(plan, descent, vector, p, scale, weights, x, y, batch0, n_batch, v_word, v_bit):
-    """Node voltages of n_batch <= 2 V input vectors, given those at the root's ports in x."""
-    lanes = 2 * vector
+def back_substitute(plan, descent, vector, lanes, p, scale, weights, x, y, batch0, n_batch, v_word, v_bit):
+    """Node voltages of n_batch <= lanes input vectors, given those at the root's ports in x.
+
+    lanes is V or WIDE_BATCH V. v_word and v_bit: (n_batch, n_wl, n_bl).
+    """
+    wide = lanes == WIDE_BATCH * vector
+    line, plane = v_word.shape[2], v_word.shape[1] * v_word.shape[2]
+    flat_word, flat_bit = v_word.reshape(v_word.size), v_bit.reshape(v_bit.size)
     for step in range(plan.steps.shape[0] - 1, -1, -1):
         if plan.steps[step, 0] != 1:
             continue
@@ -328,15 +350,17 @@ def back_substitute(plan, descent, vector, p, scale, weights, x, y, batch0, n_ba
         row = descent.merges[index, 0]
         if s > 0:
             width = s + ldo
-            back_rows(x, row, s, width, p[merge[12] : merge[12] + s * width], scale[merge[13] :], vector)
+            back_rows(
+                x, row, s, width, p[merge[12] : merge[12] + s * width], scale[merge[13] :], vector, lanes
+            )
         seg = merge[4]
         for child in range(2):
             base = descent.merges[index, 1 + child]
             for a in range(seg, seg + merge[5 + child]):
                 source = (base + plan.segments[a, 0]) * lanes
                 target = (row + plan.segments[a, 1]) * lanes
-                for b in range(plan.segments[a, 2] * lanes):
-                    x[source + b] = x[target + b]
+                count = plan.segments[a, 2] * lanes
+                x[source : source + count] = x[target : target + count]
             seg += merge[5]
     for leaf in range(plan.leaves.shape[0]):
         program, i0, j0, n_ports = (
@@ -354,23 +378,18 @@ def back_substitute(plan, descent, vector, p, scale, weights, x, y, batch0, n_ba
         near, first = descent.programs[program, 1], descent.programs[program, 2]
         p0 = plan.programs[program, 5]
         for k in range(plan.programs[program, 1] - 1, -1, -1):
-            start = descent.targets[first + k, 1]
+            node, begin = descent.targets[first + k, 0], descent.targets[first + k, 1]
             degree = plan.pivots[p0 + k, 1]
-            mix_lanes(
-                y,
-                descent.targets[first + k, 0],
-                weights,
-                w0 + start * vector,
-                descent.neighbours,
-                near + start,
-                degree,
-            )
+            if wide:
+                mix_wide(y, node, weights, w0 + begin * vector, descent.neighbours, near + begin, degree)
+            else:
+                mix_narrow(y, node, weights, w0 + begin * vector, descent.neighbours, near + begin, degree)
         n_r, n_c = descent.sizes[leaf, 0], descent.sizes[leaf, 1]
-        _write_out(y, lanes, 0, descent.steps[0], descent.steps[1], n_r, n_c, i0, j0, batch0, n_batch, v_word)
+        start = batch0 * plane + i0 * line + j0
+        steps = descent.steps
+        _write_out(y, lanes, vector, 0, steps[0], steps[1], n_r, n_c, start, n_batch, line, plane, flat_word)
         bit = n_r * n_c * lanes
-        _write_out(
-            y, lanes, bit, descent.steps[2], descent.steps[3], n_r, n_c, i0, j0, batch0, n_batch, v_bit
-        )
+        _write_out(y, lanes, vector, bit, steps[2], steps[3], n_r, n_c, start, n_batch, line, plane, flat_bit)
 
 
 @njit(cache=True, error_model="numpy", nogil=True)

@@ -267,76 +267,159 @@ def _lane_weights(typingctx, c, code, start, degree, weights, w0):
     return signature, build
 
 
-@intrinsic
-def _mix_lanes(typingctx, y, target, weights, w0, nodes, start, degree):
-    if not _floats(y, weights) or not isinstance(nodes, types.Array):
-        return None
-    signature = types.void(y, types.intp, weights, types.intp, nodes, types.intp, types.intp)
+def _make_mix_lanes(n_vectors):
+    """y[target] = sum_a weights[a] y[nodes[a]] on rows of n_vectors vectors."""
+    chains = 8 // n_vectors if n_vectors < 8 else 1  # sums side by side hide the latency
 
-    def build(context, builder, sig, args):
-        block = _Block(context, builder, y.dtype)
-        y_data, w_data = block.data(y, args[0]), block.data(weights, args[2])
-        node_data = block.data(nodes, args[4])
-        target, w_at, start, degree = args[1], args[3], args[5], args[6]
-        lanes = ir.Constant(INDEX, 2 * block.width)
+    @intrinsic
+    def mix_lanes(typingctx, y, target, weights, w0, nodes, start, degree):
+        if not _floats(y, weights) or not isinstance(nodes, types.Array):
+            return None
+        signature = types.void(y, types.intp, weights, types.intp, nodes, types.intp, types.intp)
 
-        def add(index, totals):
-            weight = block.spread(block.load_scalar(w_data, block.at(w_at, index, block.width)))
-            node = builder.sext(block.load_scalar(node_data, builder.add(start, index)), INDEX)
-            row = builder.mul(node, lanes)
-            values = [block.load(y_data, block.at(row, n, block.width)) for n in range(2)]
-            return [block.fma(weight, value, total) for value, total in zip(values, totals, strict=True)]
+        def build(context, builder, sig, args):
+            block = _Block(context, builder, y.dtype)
+            y_data, w_data = block.data(y, args[0]), block.data(weights, args[2])
+            node_data = block.data(nodes, args[4])
+            target, w_at, start, degree = args[1], args[3], args[5], args[6]
+            lanes = ir.Constant(INDEX, n_vectors * block.width)
 
-        four = ir.Constant(INDEX, 4)
-        with block.loop(builder.sdiv(degree, four), [block.zero] * 8) as loop:  # four sums hide the latency
-            first = builder.mul(loop.index, four)
-            for k in range(4):
-                index = builder.add(first, ir.Constant(INDEX, k))
-                loop.next[2 * k : 2 * k + 2] = add(index, loop.results[2 * k : 2 * k + 2])
-        sums = loop.results
-        totals = [
-            builder.fadd(builder.fadd(sums[n], sums[2 + n]), builder.fadd(sums[4 + n], sums[6 + n]))
-            for n in range(2)
-        ]
-        done = builder.mul(builder.sdiv(degree, four), four)
-        with block.loop(builder.sub(degree, done), totals) as loop:
-            loop.next[:] = add(builder.add(done, loop.index), loop.results)
-        row = builder.mul(target, lanes)
-        for n in range(2):
-            block.store(loop.results[n], y_data, block.at(row, n, block.width))
-        return context.get_dummy_value()
+            def add(index, totals):
+                weight = block.spread(block.load_scalar(w_data, block.at(w_at, index, block.width)))
+                node = builder.sext(block.load_scalar(node_data, builder.add(start, index)), INDEX)
+                row = builder.mul(node, lanes)
+                values = [block.load(y_data, block.at(row, n, block.width)) for n in range(n_vectors)]
+                return [block.fma(weight, value, total) for value, total in zip(values, totals, strict=True)]
 
-    return signature, build
+            group = ir.Constant(INDEX, chains)
+            with block.loop(builder.sdiv(degree, group), [block.zero] * (chains * n_vectors)) as loop:
+                first = builder.mul(loop.index, group)
+                for k in range(chains):
+                    part = slice(k * n_vectors, (k + 1) * n_vectors)
+                    loop.next[part] = add(builder.add(first, ir.Constant(INDEX, k)), loop.results[part])
+            totals = loop.results[:n_vectors]
+            for k in range(1, chains):
+                totals = [builder.fadd(totals[n], loop.results[k * n_vectors + n]) for n in range(n_vectors)]
+            done = builder.mul(builder.sdiv(degree, group), group)
+            with block.loop(builder.sub(degree, done), totals) as loop:
+                loop.next[:] = add(builder.add(done, loop.index), loop.results)
+            row = builder.mul(target, lanes)
+            for n in range(n_vectors):
+                block.store(loop.results[n], y_data, block.at(row, n, block.width))
+            return context.get_dummy_value()
+
+        return signature, build
+
+    return mix_lanes
 
 
-@intrinsic
-def _tile_mix(typingctx, x, out, first, p, p0, sliver, n_slivers):
-    if not _floats(x, p):
-        return None
-    signature = types.void(x, types.intp, types.intp, p, types.intp, types.intp, types.intp)
+def _make_tile_mix(n_vectors, n_rows):
+    """Rows of x from `out` on: sums over slivers of packed rows times the rows of x from `first` on."""
 
-    def build(context, builder, sig, args):
-        block = _Block(context, builder, x.dtype)
-        x_data, p_data = block.data(x, args[0]), block.data(p, args[3])
-        _, out, first, _, p_at, sliver, n_slivers = args
-        lanes = 2 * block.width
-        with block.loop(n_slivers, [block.zero] * (MR * 2)) as loop:
-            here = block.at(p_at, loop.index, sliver)
-            row = block.at(first, loop.index, lanes * block.width)
-            total = list(loop.results)
-            for k in range(block.width):
-                values = [block.load(x_data, block.at(row, 2 * k + n, block.width)) for n in range(2)]
-                for r in range(MR):
-                    a = block.spread(block.load_scalar(p_data, block.at(here, r * block.width + k, 1)))
-                    for n in range(2):
-                        total[2 * r + n] = block.fma(a, values[n], total[2 * r + n])
-            loop.next[:] = total
-        for r in range(MR):
-            for n in range(2):
-                block.store(loop.results[2 * r + n], x_data, block.at(out, 2 * r + n, block.width))
-        return context.get_dummy_value()
+    @intrinsic
+    def tile_mix(typingctx, x, out, first, p, p0, sliver, n_slivers):
+        if not _floats(x, p):
+            return None
+        signature = types.void(x, types.intp, types.intp, p, types.intp, types.intp, types.intp)
 
-    return signature, build
+        def build(context, builder, sig, args):
+            block = _Block(context, builder, x.dtype)
+            x_data, p_data = block.data(x, args[0]), block.data(p, args[3])
+            _, out, first, _, p_at, sliver, n_slivers = args
+            lanes = n_vectors * block.width
+            with block.loop(n_slivers, [block.zero] * (n_rows * n_vectors)) as loop:
+                here = block.at(p_at, loop.index, sliver)
+                row = block.at(first, loop.index, lanes * block.width)
+                total = list(loop.results)
+                for k in range(block.width):
+                    values = [
+                        block.load(x_data, block.at(row, n_vectors * k + n, block.width))
+                        for n in range(n_vectors)
+                    ]
+                    for r in range(n_rows):
+                        a = block.spread(block.load_scalar(p_data, block.at(here, r * block.width + k, 1)))
+                        for n in range(n_vectors):
+                            total[n_vectors * r + n] = block.fma(a, values[n], total[n_vectors * r + n])
+                loop.next[:] = total
+            for r in range(n_rows):
+                for n in range(n_vectors):
+                    at = block.at(out, n_vectors * r + n, block.width)
+                    block.store(loop.results[n_vectors * r + n], x_data, at)
+            return context.get_dummy_value()
+
+        return signature, build
+
+    return tile_mix
+
+
+def _make_row_mix(n_vectors):
+    """Row own of x: (itself + sum_k u[k] times the rows after it) times root, for n_after rows."""
+
+    @intrinsic
+    def row_mix(typingctx, x, own, p, p0, n_after, root):
+        if not _floats(x, p):
+            return None
+        signature = types.void(x, types.intp, p, types.intp, types.intp, x.dtype)
+
+        def build(context, builder, sig, args):
+            block = _Block(context, builder, x.dtype)
+            x_data, p_data = block.data(x, args[0]), block.data(p, args[2])
+            _, own, _, p_at, n_after, root = args
+            lanes = n_vectors * block.width
+            start = [block.load(x_data, block.at(own, n, block.width)) for n in range(n_vectors)]
+            with block.loop(n_after, start) as loop:
+                row = block.at(block.at(own, 1, lanes), loop.index, lanes)
+                u = block.spread(block.load_scalar(p_data, block.at(p_at, loop.index, 1)))
+                for n in range(n_vectors):
+                    value = block.load(x_data, block.at(row, n, block.width))
+                    loop.next[n] = block.fma(u, value, loop.results[n])
+            root = block.spread(root)
+            for n in range(n_vectors):
+                block.store(builder.fmul(loop.results[n], root), x_data, block.at(own, n, block.width))
+            return context.get_dummy_value()
+
+        return signature, build
+
+    return row_mix
+
+
+def _make_turn(stream):
+    """Transpose V rows of y, each y_step apart, V lanes wide, into V rows of v, v_step apart."""
+
+    @intrinsic
+    def turn(typingctx, y, y0, y_step, v, v0, v_step):
+        if not _floats(y, v):
+            return None
+        signature = types.void(y, types.intp, types.intp, v, types.intp, types.intp)
+
+        def build(context, builder, sig, args):
+            block = _Block(context, builder, y.dtype)
+            y_data, v_data = block.data(y, args[0]), block.data(v, args[3])
+            width = block.width
+            rows = [block.load(y_data, block.at(args[1], r, args[2])) for r in range(width)]
+            half = width // 2
+            while half:  # exchange blocks of half x half, ever smaller
+                for r in range(width):
+                    if r & half:
+                        continue
+                    low, high = rows[r], rows[r + half]
+                    first = [c if not c & half else width + c - half for c in range(width)]
+                    second = [c + half if not c & half else width + c for c in range(width)]
+                    for place, mask in ((r, first), (r + half, second)):
+                        indices = ir.Constant(ir.VectorType(ir.IntType(32), width), mask)
+                        rows[place] = builder.shuffle_vector(low, high, indices)
+                half //= 2
+            for r in range(width):
+                store = builder.store(rows[r], block._pointer(v_data, block.at(args[4], r, args[5])))
+                store.align = 64 if stream else block.align
+                if stream:  # past the caches, whole lines at a time
+                    one = builder.module.add_metadata([ir.Constant(ir.IntType(32), 1)])
+                    store.set_metadata("nontemporal", one)
+            return context.get_dummy_value()
+
+        return signature, build
+
+    return turn
 
 
 def _np_lane_weights(c, code, start, degree, weights, w0):
@@ -347,18 +430,39 @@ def _np_lane_weights(c, code, start, degree, weights, w0):
     weights[w0 : w0 + degree * v] = (near * inverse).ravel()
 
 
-def _np_mix_lanes(y, target, weights, w0, nodes, start, degree):
-    v = 64 // y.itemsize
-    lanes = y.reshape(-1, 2 * v)
-    lanes[target] = weights[w0 + np.arange(degree) * v] @ lanes[nodes[start : start + degree]]
+def _np_make_mix_lanes(n_vectors):
+    def mix_lanes(y, target, weights, w0, nodes, start, degree):
+        v = 64 // y.itemsize
+        lanes = y.reshape(-1, n_vectors * v)
+        lanes[target] = weights[w0 + np.arange(degree) * v] @ lanes[nodes[start : start + degree]]
+
+    return mix_lanes
 
 
-def _np_tile_mix(x, out, first, p, p0, sliver, n_slivers):
-    v = 64 // x.itemsize
-    k = np.arange(n_slivers)[:, None] * sliver + np.arange(v)
-    rows = p[p0 + np.arange(MR)[:, None] * v + k.ravel()]
-    values = x[first : first + n_slivers * v * 2 * v].reshape(-1, 2 * v)
-    x[out : out + MR * 2 * v] = (rows @ values).ravel()
+def _np_make_tile_mix(n_vectors, n_rows):
+    def tile_mix(x, out, first, p, p0, sliver, n_slivers):
+        v = 64 // x.itemsize
+        lanes = n_vectors * v
+        k = np.arange(n_slivers)[:, None] * sliver + np.arange(v)
+        rows = p[p0 + np.arange(n_rows)[:, None] * v + k.ravel()]
+        values = x[first : first + n_slivers * v * lanes].reshape(-1, lanes)
+        x[out : out + n_rows * lanes] = (rows @ values).ravel()
+
+    return tile_mix
+
+
+def _np_make_row_mix(n_vectors):
+    def row_mix(x, own, p, p0, n_after, root):
+        lanes = n_vectors * (64 // x.itemsize)
+        rows = x[own : own + (n_after + 1) * lanes].reshape(-1, lanes)
+        rows[0] = (rows[0] + p[p0 : p0 + n_after] @ rows[1:]) * root
+
+    return row_mix
+
+
+def _np_turn(y, y0, y_step, v, v0, v_step):
+    k = np.arange(64 // y.itemsize)
+    v[v0 + k[:, None] * v_step + k] = y[y0 + k[:, None] * y_step + k].T
 
 
 def _np_tile_update(c, c0, ldc, p, a0, b0, sliver, n_k):
@@ -402,8 +506,15 @@ def _np_eliminate_lanes(c, code, start, degree):
 if config.DISABLE_JIT:
     tile_update, row_sums = _np_tile_update, _np_row_sums
     solve_sliver, eliminate_lanes = _np_solve_sliver, _np_eliminate_lanes
-    lane_weights, mix_lanes, tile_mix = _np_lane_weights, _np_mix_lanes, _np_tile_mix
+    lane_weights, turn, turn_stream = _np_lane_weights, _np_turn, _np_turn
+    make_mix_lanes, make_tile_mix, make_row_mix = _np_make_mix_lanes, _np_make_tile_mix, _np_make_row_mix
 else:
     tile_update, row_sums = _tile_update, _row_sums
     solve_sliver, eliminate_lanes = _solve_sliver, _eliminate_lanes
-    lane_weights, mix_lanes, tile_mix = _lane_weights, _mix_lanes, _tile_mix
+    lane_weights, turn, turn_stream = _lane_weights, _make_turn(False), _make_turn(True)
+    make_mix_lanes, make_tile_mix, make_row_mix = _make_mix_lanes, _make_tile_mix, _make_row_mix
+
+WIDE_BATCH = 4  # vectors of input vectors carried down the tree together
+mix_wide, mix_narrow = make_mix_lanes(WIDE_BATCH), make_mix_lanes(1)
+tile_wide, tile_narrow = make_tile_mix(WIDE_BATCH, 4), make_tile_mix(1, MR)
+row_wide, row_narrow = make_row_mix(WIDE_BATCH), make_row_mix(1)

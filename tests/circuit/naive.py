@@ -144,17 +144,21 @@ def newton(g, v_in, alpha, **circuit):
     for v in np.atleast_2d(v_in):
         word, bit = model.solve(v)
         across = (word - bit) / (1.0 + model.g * model.r_access)
+        number = float  # 50 digits for the last step: a float loses what wires and cells differ by
         for _ in range(100):
             current = model.g * np.sinh(alpha * across) / alpha
             slope = model.g * np.cosh(alpha * across)
             offset = (current - slope * across) / (1.0 + slope * model.r_access)
-            word, bit = model.solve(v, slope=slope, extra=offset)
-            new = (word - bit - model.r_access * (current - slope * across)) / (1.0 + slope * model.r_access)
+            word, bit = model.solve(v, number, slope=slope, extra=offset)
+            new = ((word - bit).astype(float) - model.r_access * (current - slope * across)) / (
+                1.0 + slope * model.r_access
+            )
             new[model.g == 0.0] = 0.0
             change = np.abs(new - across).max()
             across = across + np.clip(new - across, -0.5 / alpha, 0.5 / alpha)
-            if change < 1e-15:
+            if number is Decimal:
                 break
+            number = Decimal if change < 1e-8 else float
         i_cell = model.g * np.sinh(alpha * across) / alpha
         i_out, i_in = i_cell.sum(axis=0), i_cell.sum(axis=1)
         results.append(

@@ -42,7 +42,7 @@ def test_wires(change, message):
 def test_inputs():
     with pytest.raises(InputError, match=r"v_in must have shape \(any, 3\), got \(2, 4\)"):
         solve_crossbar(G, np.ones((2, 4)), **WIRES)
-    with pytest.raises(InputError, match="inputs? of floating|v_in of floating word lines must be 0 V"):
+    with pytest.raises(InputError, match="v_in of floating word lines must be 0 V"):
         solve_crossbar(G, V, **WIRES, float_word=[True, False, False])
     with pytest.raises(InputError, match="use solve_crossbar for non-linear cells"):
         effective_conductance(G, **WIRES, alpha=1.0)

@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from rramsim.checks import InputError
@@ -71,9 +71,8 @@ def test_equals_the_definition(case):
     g, v_in, circuit = case
     try:
         solution = solve_crossbar(g, v_in, **circuit)
-    except InputError as refused:
-        assert "float" in str(refused)
-        return
+    except InputError:
+        assume(False)  # a line floats without a path to a driver or a ground: see test_errors
     v_word, v_bit, i_out, i_in = exact(g, v_in, **circuit)
     assert error(solution.v_word, v_word) < RTOL
     assert (
