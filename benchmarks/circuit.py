@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import platform
 import shutil
@@ -147,9 +148,17 @@ class Table:
         print(f"{head} {'ms':>10} {'error':>8} {'times':>9}")
 
     def add(
-        self, size: int, r: float, vectors: int | None, task: str, tool: str, seconds: float, error: float | None,
+        self,
+        size: int,
+        r: float,
+        vectors: int | None,
+        task: str,
+        tool: str,
+        seconds: float,
+        error: float | None,
         ours: float | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
+        """One measurement; `ours` is the time that `seconds` is put in relation to."""
         ratio = seconds / ours if ours else None
         row = dict(
             zip(self.columns, (size, r, vectors, task, tool, seconds * 1e3, error, ratio), strict=True)
@@ -277,8 +286,6 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="also write the rows here")
     args = parser.parse_args()
     from threadpoolctl import threadpool_limits
-
-    import logging
 
     import rramsim.solver  # noqa: F401  (imports before the clock starts)
 

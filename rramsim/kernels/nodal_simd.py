@@ -6,11 +6,12 @@ arrays with offsets; on processors without 512-bit registers LLVM splits the vec
 JIT (``NUMBA_DISABLE_JIT=1``) plain NumPy takes their place.
 """
 
-import numpy as np
 from numba import config, types
 from numba.core import cgutils
 from numba.core.codegen import get_host_cpu_features
 from numba.extending import intrinsic
+
+from rramsim.kernels import nodal_plain
 
 ir = cgutils.ir
 WIDE = "+avx512f" in get_host_cpu_features()
@@ -422,96 +423,17 @@ def _make_turn(stream):
     return turn
 
 
-def _np_lane_weights(c, code, start, degree, weights, w0):
-    v = 64 // c.itemsize
-    near = c.reshape(-1, v)[code[start : start + degree]]
-    total = near.sum(axis=0)
-    inverse = np.divide(1.0, total, out=np.zeros_like(total), where=total > 0.0)
-    weights[w0 : w0 + degree * v] = (near * inverse).ravel()
-
-
-def _np_make_mix_lanes(n_vectors):
-    def mix_lanes(y, target, weights, w0, nodes, start, degree):
-        v = 64 // y.itemsize
-        lanes = y.reshape(-1, n_vectors * v)
-        lanes[target] = weights[w0 + np.arange(degree) * v] @ lanes[nodes[start : start + degree]]
-
-    return mix_lanes
-
-
-def _np_make_tile_mix(n_vectors, n_rows):
-    def tile_mix(x, out, first, p, p0, sliver, n_slivers):
-        v = 64 // x.itemsize
-        lanes = n_vectors * v
-        k = np.arange(n_slivers)[:, None] * sliver + np.arange(v)
-        rows = p[p0 + np.arange(n_rows)[:, None] * v + k.ravel()]
-        values = x[first : first + n_slivers * v * lanes].reshape(-1, lanes)
-        x[out : out + n_rows * lanes] = (rows @ values).ravel()
-
-    return tile_mix
-
-
-def _np_make_row_mix(n_vectors):
-    def row_mix(x, own, p, p0, n_after, root):
-        lanes = n_vectors * (64 // x.itemsize)
-        rows = x[own : own + (n_after + 1) * lanes].reshape(-1, lanes)
-        rows[0] = (rows[0] + p[p0 : p0 + n_after] @ rows[1:]) * root
-
-    return row_mix
-
-
-def _np_turn(y, y0, y_step, v, v0, v_step):
-    k = np.arange(64 // y.itemsize)
-    v[v0 + k[:, None] * v_step + k] = y[y0 + k[:, None] * y_step + k].T
-
-
-def _np_tile_update(c, c0, ldc, p, a0, b0, sliver, n_k):
-    v = 64 // p.itemsize
-    k = np.arange(n_k)[:, None] * v
-    a = p[a0 + k + np.arange(MR)]
-    columns = (np.arange(NS)[:, None] * sliver + np.arange(v)).ravel()
-    b = p[b0 + k + columns]
-    target = c0 + np.arange(MR)[:, None] * ldc + np.arange(NS * v)
-    c[target] += a.T @ b
-
-
-def _np_row_sums(z, z0, ldz, n_vectors, sums):
-    v = 64 // z.itemsize
-    rows = z[z0 + np.arange(v)[:, None] * ldz + np.arange(n_vectors * v)]
-    sums[:] = rows.reshape(v, n_vectors, v).sum(axis=1).sum(axis=1)
-
-
-def _np_solve_sliver(z, z0, ldz, u, scale, scale0, p, p0):
-    v = 64 // z.itemsize
-    for r in range(v):
-        row = z[z0 + r * ldz : z0 + r * ldz + v].copy()
-        for k in range(r):
-            row += u[k * v + r] * p[p0 + k * v : p0 + (k + 1) * v]
-        p[p0 + r * v : p0 + (r + 1) * v] = row * scale[scale0 + r]
-
-
-def _np_eliminate_lanes(c, code, start, degree):
-    v = 64 // c.itemsize
-    lanes = c.reshape(-1, v)
-    own = code[start : start + degree]
-    total = lanes[own].sum(axis=0)
-    inverse = np.divide(1.0, total, out=np.zeros_like(total), where=total > 0.0)
-    at = start + degree
-    for a in range(degree):
-        lanes[code[at : at + a]] += lanes[own[a]] * inverse * lanes[own[:a]]
-        at += a
-    lanes[own] = 0.0
-
-
 if config.DISABLE_JIT:
-    tile_update, row_sums = _np_tile_update, _np_row_sums
-    solve_sliver, eliminate_lanes = _np_solve_sliver, _np_eliminate_lanes
-    lane_weights, turn, turn_stream = _np_lane_weights, _np_turn, _np_turn
-    make_mix_lanes, make_tile_mix, make_row_mix = _np_make_mix_lanes, _np_make_tile_mix, _np_make_row_mix
+    eliminate_lanes, lane_weights = nodal_plain.eliminate_lanes, nodal_plain.lane_weights
+    row_sums, solve_sliver = nodal_plain.row_sums, nodal_plain.solve_sliver
+    tile_update = nodal_plain.make_tile_update(MR, NS)
+    turn = turn_stream = nodal_plain.turn
+    make_mix_lanes, make_tile_mix = nodal_plain.make_mix_lanes, nodal_plain.make_tile_mix
+    make_row_mix = nodal_plain.make_row_mix
 else:
-    tile_update, row_sums = _tile_update, _row_sums
-    solve_sliver, eliminate_lanes = _solve_sliver, _eliminate_lanes
-    lane_weights, turn, turn_stream = _lane_weights, _make_turn(False), _make_turn(True)
+    eliminate_lanes, lane_weights = _eliminate_lanes, _lane_weights
+    row_sums, solve_sliver, tile_update = _row_sums, _solve_sliver, _tile_update
+    turn, turn_stream = _make_turn(False), _make_turn(True)
     make_mix_lanes, make_tile_mix, make_row_mix = _make_mix_lanes, _make_tile_mix, _make_row_mix
 
 WIDE_BATCH = 4  # vectors of input vectors carried down the tree together

@@ -159,6 +159,7 @@ def newton(g, v_in, alpha, **circuit):
             if number is Decimal:
                 break
             number = Decimal if change < 1e-8 else float
+        word, bit = word.astype(float), bit.astype(float)
         i_cell = model.g * np.sinh(alpha * across) / alpha
         i_out, i_in = i_cell.sum(axis=0), i_cell.sum(axis=1)
         results.append(

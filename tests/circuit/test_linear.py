@@ -1,6 +1,9 @@
 """Linear arrays against the plain nodal solution with 50 digits, and against the laws."""
 
 import itertools
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -311,3 +314,21 @@ def test_sneak_path():
     np.testing.assert_allclose(s.i_out, [[0.3 * 1e-4 / 3.0, 0.0]], rtol=1e-12)
     grounded = solve_crossbar(g, v_in, r_word=0.0, r_bit=0.0)
     assert grounded.i_out[0, 0] == 0.0
+
+
+def test_without_jit():
+    """The plain NumPy loops that take the place of the vector ones give the same circuit."""
+    code = (
+        "import numpy as np; from rramsim.solver import solve_crossbar\n"
+        "g = np.random.default_rng(1).uniform(1e-6, 1e-3, (9, 10))\n"
+        "s = solve_crossbar(g, np.ones((1, 9)), r_word=2.0, r_bit=3.0, r_driver=5.0)\n"
+        "print(s.i_out.sum().hex(), s.v_bit.sum().hex())"
+    )
+    environment = dict(os.environ, NUMBA_DISABLE_JIT="1")
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    i_out, v_bit = (float.fromhex(word) for word in done.stdout.split())
+    g = np.random.default_rng(1).uniform(1e-6, 1e-3, (9, 10))
+    s = solve_crossbar(g, np.ones((1, 9)), r_word=2.0, r_bit=3.0, r_driver=5.0)
+    np.testing.assert_allclose([s.i_out.sum(), s.v_bit.sum()], [i_out, v_bit], rtol=1e-12)
