@@ -44,6 +44,13 @@ class ChipConfig:
     def __post_init__(self) -> None:
         if self.converters.adc_per_line and self.mapping.kind == "reference":
             raise InputError("adc_per_line needs differential or sliced mapping, got reference")
+        for name in ("v_read", "t_read"):
+            read, stress = getattr(self.converters, name), getattr(self.disturb, name)
+            if self.disturb.enabled and read != stress:
+                raise InputError(
+                    f"disturb.{name} must equal converters.{name}, got {stress:g} and {read:g}; "
+                    "set both, the law is evaluated at the voltage and pulse of the reads"
+                )
         if self.cells.iv_alpha and self.disturb.enabled and self.disturb.mode == "exact":
             raise InputError("disturb.mode 'exact' needs linear cells (iv_alpha = 0); choose 'fast'")
 

@@ -126,7 +126,7 @@ def test_fast_disturbance_equals_exact_without_wires(images, converters):
 
 def test_undriven_word_lines_gain_no_stress():
     config = exact_chip(
-        converters=exact_converters(dac_bits=8, v_read=0.5),
+        converters=exact_converters(dac_bits=8, v_read=0.5, t_read=1.0),
         disturb=DisturbConfig(law="power", v_read=0.5, t_read=1.0, state_step=8),
     )
     chip = SimulatedChip(config, {"layer": (6, 3)})
@@ -220,5 +220,11 @@ def test_exact_disturbance_of_nonlinear_cells_is_refused():
     with pytest.raises(InputError, match="iv_alpha"):
         exact_chip(
             cells=exact_cells(iv_alpha=2.0),
+            converters=ConverterConfig(),
             disturb=DisturbConfig(law="power", mode="exact"),
         )
+
+
+def test_disturb_and_converters_must_name_the_same_read():
+    with pytest.raises(InputError, match=r"disturb\.v_read must equal converters\.v_read"):
+        exact_chip(disturb=DisturbConfig(law="power", v_read=0.3))
