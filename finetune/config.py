@@ -20,6 +20,7 @@ __all__ = [
     "FIRST_CHIP",
     "ExperimentConfig",
     "ExperimentTable",
+    "LifetimeTable",
     "TuningTable",
     "default_experiment",
     "load_experiment",
@@ -88,6 +89,20 @@ class TuningTable:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LifetimeTable:
+    """The table [lifetime]: evaluate again after so many reads of every layer, at once by `age`.
+
+    The reads repeat the vectors of the calibration images; each count is since the tuning.
+    """
+
+    reads: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        if any(not n > 0 for n in self.reads) or list(self.reads) != sorted(set(self.reads)):
+            raise InputError(f"reads must be positive and ascend, got {list(self.reads)}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class ExperimentConfig:
     """One experiment; every field is a table of the TOML file, and every table may be left out."""
 
@@ -99,9 +114,12 @@ class ExperimentConfig:
     disturb: DisturbConfig = field(default_factory=DisturbConfig)
     wires: WiresConfig | None = None
     tuning: TuningTable = field(default_factory=TuningTable)
+    lifetime: LifetimeTable = field(default_factory=LifetimeTable)
 
     def __post_init__(self) -> None:
         self.chip_config()
+        if self.lifetime.reads and not self.disturb.enabled:
+            raise InputError("lifetime.reads needs a read-disturb law: set disturb.law, such as 'power'")
 
     def chip_config(self) -> ChipConfig:
         """The kind of chip."""
@@ -115,9 +133,15 @@ class ExperimentConfig:
         )
 
     @property
-    def stages(self) -> tuple[str, ...]:
+    def methods(self) -> tuple[str, ...]:
         """`mapped`, then the strategies."""
         return ("mapped", *self.tuning.strategies)
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """What is evaluated: every method, each followed by its ages."""
+        ages = ("", *(f" + {n:g} reads" for n in self.lifetime.reads))
+        return tuple(method + age for method in self.methods for age in ages)
 
     @property
     def digest(self) -> str:

@@ -40,6 +40,7 @@ __all__ = ["Materials", "run_experiment", "run_trial"]
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 HISTOGRAM_BINS = 200
+AGEING_IMAGES = 32  # calibration images whose vectors stand for the reads of a lifetime
 EVALUATION_STREAM = 1_000_000  # noise stream of final evaluations, apart from those of checkpoints
 COSTS = ("vectors", "array_reads", "conversions", "cell_writes", "pulses", "max_cycles", "seconds", "joules")
 
@@ -132,32 +133,45 @@ def run_trial(
     history: list[dict[str, Any]] = []
     checkpoints: list[dict[str, Any]] = []
     histogram = np.empty(0, dtype=np.int64)
-    for index, stage in enumerate(stages):
-        started = time.perf_counter()
+    reads = config.lifetime.reads
 
-        def tell(share: float, what: str = stage, index: int = index) -> None:
-            notify(chip_id, what, (index + share) / len(stages))
+    def tell(index: int, share: float) -> None:
+        notify(chip_id, stages[index], (index + share) / len(stages))
 
-        tell(0.0)
+    def store(
+        index: int, chip: SimulatedChip, deployment: Deployment, finished: bool, started: float
+    ) -> None:
+        _append_costs(ledgers, chip.ledger, materials.layers)
+        tell(index, 0.4)
+        outputs = _evaluate(deployment, materials.test, lambda share: tell(index, 0.4 + 0.55 * share))
+        rows["predictions"].append(outputs.argmax(axis=1).astype(np.uint8))
+        rows["accuracy"].append(float((outputs.argmax(axis=1) == materials.test.labels).mean()))
+        rows["kl"].append(float(distillation(teacher_outputs, outputs).mean()))
+        rows["layer_error"].append(_layer_errors(materials, deployment))
+        rows["overhead"].append(deployment.digital_overhead()["fraction_of_weights"])
+        rows["finished"].append(finished)
+        rows["seconds"].append(time.perf_counter() - started)
+
+    for place, method in enumerate(config.methods):
+        index, started, finished = place * (1 + len(reads)), time.perf_counter(), True
+        tell(index, 0.0)
         chip = materials.chip(chip_id)
-        if index == 0:
+        if method == "mapped":
             deployment = Deployment(materials.network, chip)
             deployment.map(materials.calibration)
             histogram = _histogram(materials, chip, deployment)
-            overhead, finished = deployment.digital_overhead()["fraction_of_weights"], True
         else:
             report = tune(
                 chip,
                 materials.network,
                 materials.network,
                 materials.calibration,
-                strategy=stage,
+                strategy=method,
                 budget=config.tuning.budget,
                 seed=int(key(config.experiment.seed, Cause.TUNER, chip_id) >> np.uint64(1)),
                 evaluate=_checkpoint_accuracy(materials),
             )
-            deployment = report.deployment.on(chip)
-            overhead, finished = report.digital_overhead["fraction_of_weights"], report.finished
+            deployment, finished = report.deployment.on(chip), report.finished
             history += [{"stage": index, **row} for row in report.history]
             checkpoints += [
                 {
@@ -169,16 +183,14 @@ def run_trial(
                 }
                 for entry in report.checkpoints
             ]
-        _append_costs(ledgers, chip.ledger, materials.layers)
-        tell(0.4)
-        outputs = _evaluate(deployment, materials.test, lambda share, tell=tell: tell(0.4 + 0.55 * share))  # type: ignore[misc]
-        rows["predictions"].append(outputs.argmax(axis=1).astype(np.uint8))
-        rows["accuracy"].append(float((outputs.argmax(axis=1) == materials.test.labels).mean()))
-        rows["kl"].append(float(distillation(teacher_outputs, outputs).mean()))
-        rows["layer_error"].append(_layer_errors(materials, deployment))
-        rows["overhead"].append(overhead)
-        rows["finished"].append(finished)
-        rows["seconds"].append(time.perf_counter() - started)
+        store(index, chip, deployment, finished, started)
+        if reads:
+            trace = deployment.fork().trace(materials.calibration[:AGEING_IMAGES])
+            activity = {layer: trace.codes(layer) for layer in materials.layers}
+        for age, (before, count) in enumerate(zip((0.0, *reads), reads, strict=False), start=1):
+            started = time.perf_counter()
+            chip.age(count - before, activity)
+            store(index + age, chip, deployment, finished, started)
     seconds = rows.pop("seconds")
     values = {f"trial/{name}": np.array(entry) for name, entry in rows.items()}
     values |= {f"ledger/{name}": np.array(entry) for name, entry in ledgers.items()}
