@@ -78,7 +78,9 @@ def accuracy_figure(archive: Archive, path: str | Path | None = None) -> Any:
     axis.axhline(teacher, color="black", linestyle="--", linewidth=1)
     _note(axis, f"digital network {teacher:.2f} %", (-0.45, teacher), lift=3, ha="left")
     low = min(teacher, float(archive["trial/accuracy"].min()) * PERCENT)
-    axis.set_ylim(low - 0.08 * (teacher - low) - 0.3, teacher + 0.16 * (teacher - low) + 0.5)
+    top = teacher + 0.16 * (teacher - low) + 0.5
+    axis.set_ylim(low - 0.08 * (teacher - low) - 0.3, top)
+    axis.set_yticks([tick for tick in axis.get_yticks() if axis.get_ylim()[0] <= tick <= min(top, 100.0)])
     axis.set_xlim(-0.5, len(stages) - 0.5)
     axis.set_xticks(range(len(stages)), [_wrapped(stage) for stage in stages], fontsize=8)
     axis.set_ylabel("accuracy (%)")
@@ -103,8 +105,9 @@ def recovery_figure(archive: Archive, path: str | Path | None = None) -> Any:
     for axis in axes[0]:
         axis.axhline(archive.teacher_accuracy * PERCENT, color="black", linestyle="--", linewidth=1)
         axis.set_ylabel("accuracy (%)")
-    axes[0, 0].set_xscale("symlog", linthresh=1e3)
-    axes[0, 0].set_xlim(left=-200)
+    most = max(float(archive["ledger/array_reads"].sum(axis=2).max()), 1e3)
+    axes[0, 0].set_xscale("symlog", linthresh=most / 1e3, linscale=0.3)
+    axes[0, 0].set_xlim(-most / 4e3, 2.5 * most)
     axes[0, 0].set_xlabel("array reads of the tuning (tile x phase x bit)")
     axes[0, 1].set_xlabel("writes per cell, mapping included")
     axes[0, 1].margins(x=0.15)
@@ -143,27 +146,25 @@ def levels_figure(archive: Archive, path: str | Path | None = None, *, layer: st
     if layer not in names:
         raise InputError(f"{archive.path}: no layer {layer!r}; {nearest_name(layer, names)}")
     counts = archive["cells/histogram"][:, names.index(layer)].sum(axis=0)
-    edges = archive["cells/bin_edges"] * MICRO
-    figure, axes = _figure(7.0, 3.8)
+    counts = counts.reshape(len(counts), -1, 2).sum(axis=2)  # pairs of bins: smoother tails
+    edges = archive["cells/bin_edges"][::2] * MICRO
+    figure, axes = _figure(7.4, 3.8)
     axis = axes[0, 0]
-    used = np.flatnonzero(counts.sum(axis=1))
-    total = np.zeros(counts.shape[1])
-    # stacked, the levels' sum is the histogram of the layer
-    for place, level in enumerate(used):
-        upper = total + counts[level]
-        axis.stairs(upper, edges, baseline=total, fill=True, color=COLORS[1:6][place % 5], alpha=0.75)
-        total = upper
-    for target in archive["cells/level_conductance"] * MICRO:
-        axis.axvline(target, color="black", linewidth=0.6, alpha=0.6)
-    axis.set_yscale("symlog", linthresh=max(10.0, float(total.max()) / 300.0))
-    axis.set_ylim(bottom=0)
-    axis.set_xlim(0, edges[-1])
-    axis.set_xlabel("realised conductance (µS), lines: targets of the levels")
-    axis.set_ylabel("cells per bin")
-    axis.set_title(
-        f"layer {layer} after mapping, stacked by level: {int(total.sum()):,} cells, {archive.n_trials} chips",
-        fontsize=10,
-    )
+    targets = archive["cells/level_conductance"] * MICRO
+    for level in np.flatnonzero(counts.sum(axis=1)):
+        color = COLORS[1:6][level % 5]
+        # the last bin also holds what lies above the axis
+        axis.stairs(counts[level][:-1], edges[:-1], fill=True, color=color, alpha=0.35)
+        axis.stairs(counts[level][:-1], edges[:-1], color=color, linewidth=1)
+    axis.plot(targets, np.full(targets.size, 1.0), "|", color="black", markersize=14, markeredgewidth=1.5,
+              transform=axis.get_xaxis_transform(), clip_on=False)  # fmt: skip
+    axis.set_yscale("log")
+    axis.set_ylim(bottom=0.7)
+    axis.set_xlim(0, edges[-2])
+    axis.set_xlabel("realised conductance (µS); one histogram for each level, ticks on top: targets")
+    axis.set_ylabel(f"cells per {edges[1]:.2g} µS")
+    total = f"{int(counts.sum()):,} cells of {archive.n_trials} chips"
+    axis.set_title(f"layer {layer} after mapping: {total}", fontsize=10, pad=14)
     return _finish(figure, path)
 
 

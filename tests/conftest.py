@@ -1,0 +1,25 @@
+"""Fixtures that several parts of the suite share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from finetune.config import ExperimentConfig, load_experiment
+from finetune.experiment import run_experiment
+from rramsim.archive import Archive
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def quick() -> ExperimentConfig:
+    """The experiment of seconds."""
+    return load_experiment(ROOT / "examples" / "quick.toml")
+
+
+@pytest.fixture(scope="session")
+def quick_archive(quick: ExperimentConfig, tmp_path_factory: pytest.TempPathFactory) -> Archive:
+    """Its archive, made by one worker."""
+    return run_experiment(quick, tmp_path_factory.mktemp("quick") / "quick.h5")

@@ -1,0 +1,317 @@
+"""Archives: round trip, interruption, damage, documentation, statistics."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from finetune.config import ExperimentConfig
+from finetune.experiment import run_experiment
+from rramsim import archive as storage
+from rramsim.archive import QUANTITIES, Archive, open_archive
+from rramsim.checks import InputError
+from rramsim.config import parse
+from rramsim.plot import FIGURES, draw_figures
+from rramsim.statistics import compare, spread
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def assert_same(one: Archive, two: Archive, *, chips: bool = True) -> None:
+    """Equal bit for bit outside /timing."""
+    mine, theirs = one.without_timing(), two.without_timing()
+    assert set(mine) == set(theirs)
+    for name, values in mine.items():
+        assert values.dtype == theirs[name].dtype, name
+        assert values.tobytes() == theirs[name].tobytes(), name
+    skip = () if chips else ("config",)
+    for name in set(one.attributes) - set(skip):
+        assert one.attributes[name] == two.attributes[name], name
+
+
+def test_archive_holds_what_the_run_did(quick: ExperimentConfig, quick_archive: Archive) -> None:
+    archive = quick_archive
+    assert archive.n_trials == archive.n_planned == 2
+    assert archive["trial/chip"].tolist() == [100, 101]
+    assert archive.stages == ["mapped", "batch_norm", "lsq.affine"]
+    predictions, labels = archive["trial/predictions"], archive["labels"]
+    assert predictions.dtype == np.uint8
+    assert predictions.shape == (2, 3, 360)
+    # statistics can be redone without a chip
+    np.testing.assert_array_equal((predictions == labels).mean(axis=2), archive["trial/accuracy"])
+    teacher = archive["teacher/outputs"].argmax(axis=1)
+    assert archive.teacher_accuracy == (teacher == labels).mean()
+    # every cell of the mapped chip is in exactly one bin
+    per_layer = archive["cells/histogram"].sum(axis=(2, 3))
+    np.testing.assert_array_equal(per_layer, np.broadcast_to(archive["layers/n_cells"], per_layer.shape))
+    # one-shot mapping writes cells once and reads nothing; these strategies only read
+    assert not archive.cost("array_reads", "mapped").any()
+    np.testing.assert_array_equal(
+        archive.cost("cell_writes", "mapped"), archive.cost("cell_writes", "lsq.affine")
+    )
+    assert (archive.cost("max_cycles", "lsq.affine") == 1).all()
+    assert (archive["timing/seconds"] > 0).all()
+    assert parse(ExperimentConfig, tomllib.loads(archive.config)) == quick
+    assert archive.attributes["digest"] == quick.digest
+
+
+def test_every_dataset_tells_its_axes_and_unit(quick_archive: Archive) -> None:
+    known_units = {"", "1", "S", "s", "J"}
+    with h5py.File(quick_archive.path, "r") as file:
+        names: list[str] = []
+        file.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
+        for name in names:
+            dims = [d for d in file[name].attrs["dims"].split(",") if d]
+            assert len(dims) == file[name].ndim, name
+            assert file[name].attrs["unit"] in known_units, name
+            assert file[name].attrs["description"], name
+        for name, quantity in QUANTITIES.items():
+            assert file[name].maxshape[0] is None, "the trial axis grows"
+            assert tuple(file[name].attrs["dims"].split(",")) == quantity.dims
+
+
+def test_documentation_names_every_dataset(quick_archive: Archive) -> None:
+    text = (ROOT / "docs" / "archive.md").read_text(encoding="utf-8")
+    missing = [name for name in quick_archive if f"`{name}`" not in text]
+    missing += [name for name in quick_archive.attributes if f"`{name}`" not in text]
+    assert not missing
+
+
+def test_table_is_tidy(quick_archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+    frame = quick_archive.table()
+    assert list(frame["stage"].unique()) == quick_archive.stages
+    assert len(frame) == 6
+    monkeypatch.setitem(sys.modules, "pandas", None)  # as if it were not installed
+    rows = quick_archive.table()
+    assert rows[0]["accuracy"] == quick_archive["trial/accuracy"][0, 0]
+    assert set(rows[0]) == set(frame.columns)
+
+
+def test_two_workers_give_the_same_bits(
+    quick: ExperimentConfig, quick_archive: Archive, tmp_path: Path
+) -> None:
+    assert_same(quick_archive, run_experiment(quick, tmp_path / "two.h5", workers=2))
+
+
+def test_a_broken_off_archive_is_continued(
+    quick: ExperimentConfig, quick_archive: Archive, tmp_path: Path
+) -> None:
+    path = tmp_path / "cut.h5"
+    shutil.copy(quick_archive.path, path)
+    with h5py.File(path, "r+") as file:  # as a run leaves it that was killed during its second trial
+        file["trial/complete"][1] = 0
+        file["trial/accuracy"][1] = np.nan
+        file["trial/predictions"][1] = 255
+    assert open_archive(path).n_trials == 1
+    done: list[int] = []
+    continued = run_experiment(quick, path, on_trial=lambda chip, _: done.append(chip))
+    assert done == [101]
+    assert_same(quick_archive, continued)
+    # a complete archive is left alone
+    before = path.read_bytes()
+    run_experiment(quick, path, on_trial=lambda chip, _: done.append(chip))
+    assert done == [101]
+    assert path.read_bytes() == before
+
+
+def test_more_chips_extend_an_archive(
+    quick: ExperimentConfig, quick_archive: Archive, tmp_path: Path
+) -> None:
+    path = tmp_path / "grown.h5"
+    run_experiment(quick.replaced(chips=1), path)
+    assert_same(quick_archive, run_experiment(quick, path))
+
+
+def test_checkpoints_change_no_bit(quick: ExperimentConfig, quick_archive: Archive, tmp_path: Path) -> None:
+    table = dataclasses.replace(quick.experiment, n_checkpoint=50, chips=1)
+    watched = run_experiment(dataclasses.replace(quick, experiment=table), tmp_path / "watched.h5")
+    labels = watched["checkpoint/label"][0][watched["checkpoint/stage"][0] == 1].tolist()
+    assert labels == ["start", "conv1", "conv2", "fc", "end"]
+    for name, values in watched.without_timing().items():
+        if QUANTITIES.get(name) is not None and not name.startswith("checkpoint/"):
+            assert values.tobytes() == quick_archive[name][:1].tobytes(), name
+
+
+@pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGINT])
+def test_a_killed_run_loses_at_most_the_trial_in_progress(
+    quick: ExperimentConfig, quick_archive: Archive, tmp_path: Path, stop: signal.Signals
+) -> None:
+    path = tmp_path / "killed.h5"
+    command = [sys.executable, "-m", "finetune.cli", "run", str(ROOT / "examples" / "quick.toml")]
+    command += ["--out", str(path), "--workers", "1", "--no-figures"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=os.environ)
+    assert process.stderr is not None
+    line = process.stderr.readline()  # one line for each finished trial
+    assert line.startswith("chip 100: mapped "), line
+    process.send_signal(stop)
+    rest = process.communicate(timeout=60)[1]
+    if stop == signal.SIGINT and process.returncode != 0:  # else it was done before the signal came
+        assert process.returncode == 130
+        assert rest.splitlines()[-1].startswith("interrupted")
+        assert "Traceback" not in rest
+    assert open_archive(path).n_trials >= 1
+    assert_same(quick_archive, run_experiment(quick, path))
+    assert [p.name for p in tmp_path.iterdir() if p.suffix == ".lock"] == []
+
+
+def test_another_experiments_archive_is_refused(
+    quick: ExperimentConfig, quick_archive: Archive, tmp_path: Path
+) -> None:
+    path = tmp_path / "other.h5"
+    shutil.copy(quick_archive.path, path)
+    before = path.read_bytes()
+    with pytest.raises(InputError, match=r"holds another experiment .* --fresh"):
+        run_experiment(quick.replaced(seed=1), path)
+    with h5py.File(path, "r+") as file:
+        file.attrs["fingerprint"] = "0" * 16
+    with pytest.raises(InputError, match="other weights or images"):
+        run_experiment(quick, path)
+    shutil.copy(quick_archive.path, path)
+    assert path.read_bytes() == before
+    fresh = run_experiment(quick.replaced(seed=1, chips=1), path, fresh=True)
+    assert fresh.n_trials == 1
+    assert fresh.attributes["seed"] == 1
+
+
+def test_two_runs_do_not_share_an_archive(quick: ExperimentConfig, tmp_path: Path) -> None:
+    fcntl = pytest.importorskip("fcntl")
+    path = tmp_path / "busy.h5"
+    with (tmp_path / ".busy.h5.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(InputError, match="another run is writing"):
+            run_experiment(quick, path)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (
+            lambda path: path.write_bytes(path.read_bytes()[:-2000]),
+            "not a readable HDF5 file, perhaps truncated",
+        ),
+        (lambda path: path.write_text("no archive"), "not a readable HDF5 file"),
+        (lambda path: path.unlink(), "no such archive"),
+        (lambda path: _foreign(path), "an HDF5 file, but not an archive of rramsim"),
+        (lambda path: _newer(path), "archive format 99 is newer"),
+        (lambda path: _incomplete(path), "damaged, it lacks trial/accuracy"),
+    ],
+    ids=["truncated", "text", "missing", "foreign", "newer", "incomplete"],
+)
+def test_damaged_archives(
+    quick: ExperimentConfig, quick_archive: Archive, tmp_path: Path, damage, message
+) -> None:
+    path = tmp_path / "bad.h5"
+    shutil.copy(quick_archive.path, path)
+    damage(path)
+    with pytest.raises(InputError, match=message):
+        open_archive(path)
+    if path.exists():  # never overwritten, also not with --fresh
+        before = path.read_bytes()
+        with pytest.raises(InputError, match=message):
+            run_experiment(quick, path, fresh=True)
+        assert path.read_bytes() == before
+
+
+def _foreign(path: Path) -> None:
+    with h5py.File(path, "w") as file:
+        file["x"] = 1
+
+
+def _newer(path: Path) -> None:
+    with h5py.File(path, "r+") as file:
+        file.attrs["format_version"] = 99
+
+
+def _incomplete(path: Path) -> None:
+    with h5py.File(path, "r+") as file:
+        del file["trial/accuracy"]
+
+
+def test_a_failed_write_leaves_the_archive_as_it_was(quick_archive: Archive, tmp_path: Path) -> None:
+    path = tmp_path / "kept.h5"
+    shutil.copy(quick_archive.path, path)
+    before = path.read_bytes()
+    with pytest.raises(KeyError):
+        storage.write_trial(path, 0, {"trial/nonsense": 1})
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_unknown_names_are_answered_with_the_nearest(quick_archive: Archive) -> None:
+    with pytest.raises(InputError, match="did you mean 'trial/accuracy'"):
+        quick_archive["trial/acuracy"]
+    with pytest.raises(InputError, match="stages are mapped"):
+        quick_archive.accuracy("maped")
+
+
+def test_figures(quick_archive: Archive, tmp_path: Path) -> None:
+    paths = draw_figures(quick_archive, tmp_path / "figures")
+    assert [path.stem for path in paths] == list(FIGURES)
+    assert all(path.stat().st_size > 5000 for path in paths)
+    figure = FIGURES["accuracy"](quick_archive)
+    assert figure.axes[0].get_ylabel() == "accuracy (%)"
+    with pytest.raises(InputError, match="no layer 'conv3'"):
+        FIGURES["levels"](quick_archive, layer="conv3")
+
+
+# -- statistics -----------------------------------------------------------------------------------
+
+
+def test_spread_by_hand() -> None:
+    over = spread([0.8, 0.9, 1.0])
+    assert (over.mean, over.worst, over.best, over.n) == (pytest.approx(0.9), 0.8, 1.0, 3)
+    assert over.std == pytest.approx(0.1)
+    assert spread([0.5]).std == 0.0
+    with pytest.raises(InputError, match="at least one"):
+        spread([])
+
+
+def test_compare_by_hand() -> None:
+    result = compare([0.9, 0.91, 0.93, 0.95, 0.99], [0.8, 0.8, 0.8, 0.8, 0.8])
+    assert result.mean == pytest.approx(0.136)
+    assert 0.1 <= result.low < result.mean < result.high <= 0.19
+    assert result.p_value == pytest.approx(2 / 2**5)  # all five signs agree
+    same = compare([0.5, 0.6], [0.5, 0.6])
+    assert (same.mean, same.low, same.high, same.p_value) == (0.0, 0.0, 0.0, 1.0)
+    assert np.isnan(compare([0.5], [0.4]).p_value)
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12), st.floats(-0.5, 0.5))
+def test_a_shift_of_all_chips_is_found_exactly(values: list[float], shift: float) -> None:
+    result = compare(np.add(values, shift), values)
+    assert result.mean == pytest.approx(shift, abs=1e-12)
+    assert result.low == pytest.approx(shift, abs=1e-12)
+    assert result.high == pytest.approx(shift, abs=1e-12)
+    assert 0.0 <= result.p_value <= 1.0 or len(values) < 2
+
+
+def test_bootstrap_interval_covers() -> None:
+    """Percentile interval of 20 normal differences: nominal 95 %, known to fall short a little (about 93 %).
+
+    400 data sets at seed 0; 5 standard errors of a share of 0.93 are 0.064, so a false alarm has
+    probability below 1e-6.
+    """
+    rng = np.random.default_rng(0)
+    covered = 0
+    for _ in range(400):
+        result = compare(rng.normal(1.0, 1.0, 20), np.zeros(20))
+        covered += result.low <= 1.0 <= result.high
+    assert abs(covered / 400 - 0.93) < 0.064
+
+
+def test_reading_needs_no_experiment() -> None:
+    code = "import sys, rramsim.archive; assert not {'finetune', 'h5py'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
