@@ -91,7 +91,7 @@ class _Terminals:
         """g_eff, and the eliminated nodes' packed rows and scales."""
         upper = np.triu(matrix, 1)
         couplings = upper + upper.T
-        full = np.zeros((self.width, self.width), dtype=self.dtype)
+        full: NDArray[Any] = np.zeros((self.width, self.width), dtype=self.dtype)
         sides = self.root.order
         for a in sides:
             rows = slice(self.root.start(a), self.root.start(a) + self.root.size(a))
@@ -101,7 +101,7 @@ class _Terminals:
         for k, (terminal, conductance) in enumerate(self.inner):
             full[k, self.s + terminal] += conductance
         z, p = _aligned(self.s * self.width, self.dtype), _aligned(self.s * self.width, self.dtype)
-        scale = np.zeros(self.s, dtype=self.dtype)
+        scale: NDArray[Any] = np.zeros(self.s, dtype=self.dtype)
         n_rows = -(-self.n_terminals // 8) * 8
         out = _aligned(n_rows * self.stride, self.dtype)
         z[:] = full[: self.s].ravel()
@@ -146,9 +146,9 @@ def effective(g: NDArray[np.float64], wires: WiresConfig, lines: Lines, dtype: t
     arena, z, p, scale, slots = _workspace(
         dtype, arena=layout.arena, z=layout.z, p=layout.p, scale=layout.scale, slots=layout.slots
     )
-    segments = wires.conductances(*g.shape, lines.word, lines.bit, dtype)
+    segments = wires.conductances(lines.word, lines.bit, dtype)
     wanted = np.ones(len(layout.plan.steps), dtype=bool)
-    cells = with_access(g, wires).astype(dtype)
+    cells: NDArray[Any] = with_access(g, wires).astype(dtype)
     nodal.run_plan(layout.plan, cells, segments, layout.vector, arena, z, p, scale, slots, wanted)
     if wires.r_word and wires.r_bit:
         return _transfer(layout.root, arena)
@@ -165,8 +165,8 @@ class Factorisation:
         self.wires, self._lines, self._dtype = wires, lines, dtype
         layout = self._layout = _layout(g.shape, wires, dtype, keep=True)
         self._arena, self._p = _aligned(layout.arena, dtype), _aligned(layout.p, dtype)
-        self._scale = np.zeros(layout.scale, dtype=dtype)
-        self._segments = wires.conductances(*g.shape, lines.word, lines.bit, dtype)
+        self._scale: NDArray[Any] = np.zeros(layout.scale, dtype=dtype)
+        self._segments = wires.conductances(lines.word, lines.bit, dtype)
         self._parent = {id(child): block for block in layout.blocks for child in block.children or ()}
         self._g = g.copy()
         self._run(np.ones(len(layout.plan.steps), dtype=bool))
@@ -183,7 +183,7 @@ class Factorisation:
 
     def _run(self, wanted: NDArray[np.bool_]) -> None:
         layout = self._layout
-        self._cells = with_access(self._g, self.wires).astype(self._dtype)
+        self._cells: NDArray[Any] = with_access(self._g, self.wires).astype(self._dtype)
         z, slots = _workspace(self._dtype, z=layout.z, slots=layout.slots)
         nodal.run_plan(
             layout.plan,

@@ -22,6 +22,7 @@ from rramsim.wiring import Lines, WiresConfig
 Law = Callable[[NDArray[np.float64], NDArray[np.float64]], tuple[NDArray[np.float64], NDArray[np.float64]]]
 
 TOLERANCE = 1e-11  # of the mismatch between wires and cells, weighted, over the cell voltages
+TOLERANCE_LINEAR = 1e-13  # the same where one step of CG gives the answer
 STEP_TOLERANCE = 1e-10  # of the change of node voltages; it falls quadratically
 MAX_NEWTON = 60
 MAX_CG = 400  # per Newton step; beyond this a sparse factorisation is the faster way
@@ -33,6 +34,13 @@ def drop_ratio(g: NDArray[np.float64], wires: WiresConfig) -> float:
     word = wires.r_driver * n + wires.r_word * n * (n + 1) / 2
     bit = wires.r_sense * m + wires.r_bit * m * (m + 1) / 2
     return float(g.max() * (word + bit))
+
+
+def tolerance(g: NDArray[np.float64], wires: WiresConfig, linear: bool) -> float:
+    """Allowed mismatch: errors of outputs exceed it by about the root of the drop ratio."""
+    if linear:
+        return TOLERANCE_LINEAR
+    return max(TOLERANCE_LINEAR, TOLERANCE * min(1.0, 10.0 / max(drop_ratio(g, wires), 1e-300) ** 0.5))
 
 
 def sinh_law(alpha: float) -> Law:
@@ -49,21 +57,23 @@ def sinh_law(alpha: float) -> Law:
     return law
 
 
-def solve_lines(
+def line_currents(
     g: NDArray[np.float64],
     v_in: NDArray[np.float64],
     wires: WiresConfig,
     law: Law | None,
     *,
     max_cg: int = MAX_CG,
-) -> tuple[Solution, NDArray[np.bool_]]:
-    """Solve an array without floating lines vector by vector.
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
+    """Cell voltages and currents (n_batch, n_wl, n_bl) of an array without floating lines, by vectors.
 
-    Returns the solution and which vectors have converged.
+    Also a report (n_batch, 3) of Newton steps, last mismatch and iterations of CG, and which
+    vectors have converged.
     """
     shape = (len(v_in), *g.shape)
     v_cell, i_cell = np.empty(shape), np.empty(shape)
     report = np.zeros((len(v_in), 3))
+    limit = tolerance(g, wires, wires.alpha == 0.0 and law is None)
     if law is None:
         nodal_line.solve_sinh(
             g,
@@ -72,7 +82,7 @@ def solve_lines(
             len(v_in),
             wires.alpha,
             wires.drops(),
-            TOLERANCE,
+            limit,
             MAX_NEWTON,
             max_cg,
             v_cell,
@@ -82,10 +92,22 @@ def solve_lines(
     else:
         work, rows = np.empty((8, *g.shape)), np.empty((3, g.shape[1]))
         for b in range(len(v_in)):
-            _newton_lines(g, v_in[b], wires, law, v_cell[b], i_cell[b], report[b], work, rows, max_cg)
-    v_word, v_bit = np.empty(shape), np.empty(shape)
+            _newton_lines(g, v_in[b], wires, law, v_cell[b], i_cell[b], report[b], work, rows, max_cg, limit)
+    return v_cell, i_cell, report, report[:, 1] <= limit
+
+
+def solve_lines(
+    g: NDArray[np.float64],
+    v_in: NDArray[np.float64],
+    wires: WiresConfig,
+    law: Law | None,
+    *,
+    max_cg: int = MAX_CG,
+) -> tuple[Solution, NDArray[np.bool_]]:
+    """Solution of an array without floating lines, and which vectors have converged."""
+    _, i_cell, report, done = line_currents(g, v_in, wires, law, max_cg=max_cg)
+    v_word, v_bit = np.empty_like(i_cell), np.empty_like(i_cell)
     nodal_line.line_voltages(v_in, i_cell, wires.drops(access=False), v_word, v_bit)
-    done = report[:, 1] <= TOLERANCE
     floating = np.zeros(g.shape[0], dtype=bool), np.zeros(g.shape[1], dtype=bool)
     solution = Solution.from_cells(
         v_in, v_word, v_bit, i_cell, wires, *floating,
@@ -105,6 +127,7 @@ def _newton_lines(
     work: NDArray[np.float64],
     rows: NDArray[np.float64],
     max_cg: int,
+    limit: float,
 ) -> None:
     """One input vector with a law given in Python; the twin of the kernel `solve_sinh`."""
     v[:], drawn[:] = v_in[:, None], 0.0
@@ -113,7 +136,7 @@ def _newton_lines(
     report[:2] = MAX_NEWTON, np.inf
     for step in range(MAX_NEWTON):
         mismatch, size, iterations = nodal_line.newton_step(
-            v, drawn, current, slope, wires.drops(), forcing, 0.3 * TOLERANCE, max_cg, work, rows
+            v, drawn, current, slope, wires.drops(), forcing, 0.3 * limit, max_cg, work, rows
         )
         report[2] += iterations
         relative = report[1] = mismatch / size if size > 0.0 else 0.0
@@ -129,7 +152,7 @@ def _newton_lines(
             t *= 0.5
         v[:] = trial
         drawn += t * x
-        if relative <= TOLERANCE:
+        if relative <= limit:
             report[0] = step + 1
             return
         forcing = min(0.03, max(1e-6, relative * relative))

@@ -305,9 +305,15 @@ def plan(
 
     keys: dict[tuple, int] = {}
     tables: dict[tuple, int] = {}
-    edges, code, pivots, programs, table_data = [], [], [], [], []
+    edges, code, pivots = [], [], []
+    programs: list[tuple[int, ...]] = []
+    table_data: list[int] = []
     n_edges = n_code = n_pivots = n_table = 0
-    leaves, merges, segments, steps, leaf_keys = [], [], [], [], []
+    leaves: list[tuple[int, ...]] = []
+    merges: list[tuple[int, ...]] = []
+    segments: list[tuple[int, int, int]] = []
+    steps: list[tuple[int, int, int]] = []
+    leaf_keys = []
     free: dict[int, list[int]] = {}
     arena = p_size = scale_size = z_size = 0
 
@@ -428,7 +434,7 @@ def descent(layout: Layout) -> tuple[Descent, int, int, int]:
     sizes = np.zeros((len(table.leaves), 2), dtype=np.int64)
     programs = np.zeros((len(table.programs), 3), dtype=np.int64)
     neighbours: list[int] = []
-    targets = []
+    targets: list[tuple[int, int]] = []
     seen: dict[int, LeafProgram] = {}
     for leaf, key in enumerate(layout.leaf_keys):
         index = int(table.leaves[leaf, 0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,12 +15,12 @@ from rramsim.wiring import WiresConfig
 class Solution:
     """Voltages and currents of a crossbar for a batch of inputs; SI units."""
 
-    v_in: NDArray[np.floating]  # (n_batch, n_wl) source voltages
-    i_out: NDArray[np.floating]  # (n_batch, n_bl) current into the ground of each bit line
-    i_in: NDArray[np.floating]  # (n_batch, n_wl) current out of each source
-    v_word: NDArray[np.floating]  # (n_batch, n_wl, n_bl) voltage of the cells' word nodes
-    v_bit: NDArray[np.floating]  # (n_batch, n_wl, n_bl) voltage of the cells' bit nodes
-    i_cell: NDArray[np.floating]  # (n_batch, n_wl, n_bl) current from word to bit line
+    v_in: NDArray[Any]  # (n_batch, n_wl) source voltages
+    i_out: NDArray[Any]  # (n_batch, n_bl) current into the ground of each bit line
+    i_in: NDArray[Any]  # (n_batch, n_wl) current out of each source
+    v_word: NDArray[Any]  # (n_batch, n_wl, n_bl) voltage of the cells' word nodes
+    v_bit: NDArray[Any]  # (n_batch, n_wl, n_bl) voltage of the cells' bit nodes
+    i_cell: NDArray[Any]  # (n_batch, n_wl, n_bl) current from word to bit line
     wires: WiresConfig
     iterations: int = 0  # of Newton's method; 0 for linear cells
     residual: float = 0.0  # largest violation of Kirchhoff's current law over the largest current
@@ -27,14 +28,14 @@ class Solution:
     @classmethod
     def from_cells(
         cls,
-        v_in: NDArray[np.floating],
-        v_word: NDArray[np.floating],
-        v_bit: NDArray[np.floating],
-        i_cell: NDArray[np.floating],
+        v_in: NDArray[Any],
+        v_word: NDArray[Any],
+        v_bit: NDArray[Any],
+        i_cell: NDArray[Any],
         wires: WiresConfig,
         float_word: NDArray[np.bool_],
         float_bit: NDArray[np.bool_],
-        i_out: NDArray[np.floating] | None = None,
+        i_out: NDArray[Any] | None = None,
         *,
         iterations: int = 0,
         residual: float = 0.0,
@@ -47,42 +48,42 @@ class Solution:
         return cls(v_in, i_out, i_in, v_word, v_bit, i_cell, wires, iterations, residual)
 
     @property
-    def v_cell(self) -> NDArray[np.floating]:
+    def v_cell(self) -> NDArray[Any]:
         """Voltage across each cell and its access transistor [V], shape (n_batch, n_wl, n_bl)."""
         return self.v_word - self.v_bit
 
     @property
-    def power_cell(self) -> NDArray[np.floating]:
+    def power_cell(self) -> NDArray[Any]:
         """Power in each cell and its access transistor [W], shape (n_batch, n_wl, n_bl)."""
         return self.v_cell * self.i_cell
 
     @property
-    def power_word(self) -> NDArray[np.floating]:
+    def power_word(self) -> NDArray[Any]:
         """Power in each word line and its drivers [W], shape (n_batch, n_wl)."""
         w = self.wires
         return _line_power(self.i_cell, self.i_in, w.r_word, w.r_driver, w.word_both)
 
     @property
-    def power_bit(self) -> NDArray[np.floating]:
+    def power_bit(self) -> NDArray[Any]:
         """Power in each bit line and its sense resistors [W], shape (n_batch, n_bl)."""
         w = self.wires
         flipped = self.i_cell[:, ::-1, :].transpose(0, 2, 1)  # first cell next to the ground
         return _line_power(flipped, self.i_out, w.r_bit, w.r_sense, w.bit_both)
 
     @property
-    def power(self) -> NDArray[np.floating]:
+    def power(self) -> NDArray[Any]:
         """Power drawn from the sources [W], shape (n_batch,)."""
         return (self.v_in * self.i_in).sum(axis=1)
 
     @property
-    def i_word(self) -> NDArray[np.floating]:
+    def i_word(self) -> NDArray[Any]:
         """Current in the word-line segment left of each cell, away from the driver [A]."""
         return _segment_currents(
             self.i_cell, self.i_in, self.wires.r_word, self.wires.r_driver, self.wires.word_both
         )
 
     @property
-    def i_bit(self) -> NDArray[np.floating]:
+    def i_bit(self) -> NDArray[Any]:
         """Current in the bit-line segment below each cell, towards the ground [A]."""
         w = self.wires
         flipped = self.i_cell[:, ::-1, :].transpose(0, 2, 1)
@@ -92,8 +93,8 @@ class Solution:
 
 
 def _segment_currents(
-    taps: NDArray[np.floating], total: NDArray[np.floating], r_segment: float, r_end: float, both: bool
-) -> NDArray[np.floating]:
+    taps: NDArray[Any], total: NDArray[Any], r_segment: float, r_end: float, both: bool
+) -> NDArray[Any]:
     """Current in the segment before each tap of lines fed at the front, or at both ends alike.
 
     taps (n_batch, n_lines, n) are the currents drawn, total (n_batch, n_lines) what the ends deliver
@@ -110,8 +111,8 @@ def _segment_currents(
 
 
 def _line_power(
-    taps: NDArray[np.floating], total: NDArray[np.floating], r_segment: float, r_end: float, both: bool
-) -> NDArray[np.floating]:
+    taps: NDArray[Any], total: NDArray[Any], r_segment: float, r_end: float, both: bool
+) -> NDArray[Any]:
     if both and r_segment == 0.0:
         return total**2 * r_end / 2.0  # two equal branches to the one node
     segment = _segment_currents(taps, total, r_segment, r_end, both)

@@ -20,7 +20,14 @@ from numpy.typing import ArrayLike, NDArray
 from rramsim.checks import InputError
 from rramsim.elimination import Factorisation, effective
 from rramsim.kernels import nodal
-from rramsim.newton import Law, drop_ratio, solve_lines, solve_nonlinear
+from rramsim.newton import (
+    MAX_CG,
+    Law,
+    drop_ratio,
+    line_currents,
+    solve_lines,
+    solve_nonlinear,
+)
 from rramsim.solution import Solution
 from rramsim.wiring import Lines, WiresConfig, check_conductance, check_inputs
 
@@ -36,6 +43,7 @@ __all__ = [
     "solve_crossbar",
 ]
 
+FEW_CG = 80  # iterations per vector after which eliminating all nodes is the faster way
 DROP_RATIO_CG = 300.0  # wire resistance times cell conductance up to which few vectors go by CG
 
 
@@ -225,7 +233,7 @@ def _solve(
     if wires.alpha or law is not None:
         return solve_nonlinear(g, v_in, wires, lines, law)
     if _few(g, v_in, wires, lines):
-        solution, done = solve_lines(g, v_in, wires, None, max_cg=60)
+        solution, done = solve_lines(g, v_in, wires, None, max_cg=FEW_CG)
         if done.all():
             return solution
     return Factorisation(g, wires, lines, np.float64).solve(v_in)
@@ -236,24 +244,28 @@ def _few(g: NDArray[np.float64], v_in: NDArray[np.float64], wires: WiresConfig, 
     return not lines.any and len(v_in) <= min(g.shape) // 16 and drop_ratio(g, wires) < DROP_RATIO_CG
 
 
-def output_currents(g: ArrayLike, v_in: ArrayLike, wires: WiresConfig) -> NDArray[np.float64]:
-    """Bit-line currents [A], shape (n_batch, n_bl), of linear or non-linear cells."""
-    if not wires.alpha:
-        g = check_conductance(g)
-        lines = Lines(g, None, None)
-        v_in = check_inputs(v_in, g.shape[0], lines)
-        if _few(g, v_in, wires, lines):
-            solution, done = solve_lines(g, v_in, wires, None, max_cg=60)
-            if done.all():
-                return solution.i_out
+def output_currents(
+    g: ArrayLike, v_in: ArrayLike, wires: WiresConfig, *, law: Law | None = None
+) -> NDArray[np.float64]:
+    """Bit-line currents [A], shape (n_batch, n_bl), of linear or non-linear cells; no line floats."""
+    g = check_conductance(g)
+    lines = Lines(g, None, None)
+    v_in = check_inputs(v_in, g.shape[0], lines)
+    linear = not wires.alpha and law is None
+    if not linear or _few(g, v_in, wires, lines):
+        _, i_cell, _, done = line_currents(g, v_in, wires, law, max_cg=FEW_CG if linear else MAX_CG)
+        if done.all():
+            return i_cell.sum(axis=1)
+    if linear:
         return nodal.product(v_in, effective(g, wires, lines, np.float64))
-    return _solve(g, v_in, wires).i_out
+    return solve_nonlinear(g, v_in, wires, lines, law).i_out
 
 
-def cell_voltages(g: ArrayLike, v_in: ArrayLike, wires: WiresConfig) -> NDArray[np.float64]:
-    """Voltage across each cell and its access transistor [V], shape (n_batch, n_wl, n_bl)."""
-    solution = _solve(g, v_in, wires)
-    return solution.v_word - solution.v_bit
+def cell_voltages(
+    g: ArrayLike, v_in: ArrayLike, wires: WiresConfig, *, law: Law | None = None
+) -> NDArray[np.float64]:
+    """Voltage across each cell with its access transistor [V], shape (n_batch, n_wl, n_bl)."""
+    return _solve(g, v_in, wires, law=law).v_cell
 
 
 def attenuation(g: ArrayLike, wires: WiresConfig) -> NDArray[np.float64]:

@@ -7,6 +7,7 @@ draws; `Lines` the masks of floating lines, checked against an array.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -31,13 +32,13 @@ class WiresConfig:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            value = getattr(self, field.name)
+            value: Any = getattr(self, field.name)
             if field.name.endswith("_both"):
                 if not isinstance(value, (bool, np.bool_)):
                     raise InputError(f"{field.name} must be true or false, got {value!r}")
                 continue
             unit = "1/V" if field.name == "alpha" else "ohm"
-            if isinstance(value, (bool, str)) or not np.isscalar(value):
+            if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
                 raise InputError(f"{field.name} must be a number in {unit}, got {value!r}")
             if not (np.isfinite(value) and value >= 0.0):
                 raise InputError(f"{field.name} must be finite and >= 0 {unit}, got {value:g}")
@@ -52,9 +53,7 @@ class WiresConfig:
         """Whether every line is at its source's or ground's voltage throughout."""
         return self.r_word == self.r_bit == self.r_driver == self.r_sense == 0.0
 
-    def conductances(
-        self, n_wl: int, n_bl: int, float_word: NDArray[np.bool_], float_bit: NDArray[np.bool_], dtype: type
-    ) -> Wires:
+    def conductances(self, float_word: NDArray[np.bool_], float_bit: NDArray[np.bool_], dtype: type) -> Wires:
         """Segment conductances; a floating line has none to its driver or ground."""
 
         def line_end(r_segment: float, r_end: float, floating: NDArray[np.bool_]) -> NDArray[np.floating]:

@@ -6,6 +6,8 @@ arrays with offsets; on processors without 512-bit registers LLVM splits the vec
 JIT (``NUMBA_DISABLE_JIT=1``) plain NumPy takes their place.
 """
 
+from typing import Any
+
 from numba import config, types
 from numba.core import cgutils
 from numba.core.codegen import get_host_cpu_features
@@ -181,7 +183,7 @@ def _solve_sliver(typingctx, z, z0, ldz, u, scale, scale0, p, p0):
         z_data, u_data = block.data(z, args[0]), block.data(u, args[3])
         scale_data, p_data = block.data(scale, args[4]), block.data(p, args[6])
         z_at, ldz, scale_at, p_at = args[1], args[2], args[5], args[7]
-        done = []
+        done: list[Any] = []
         for r in range(block.width):
             row = block.load(z_data, block.at(z_at, r, ldz))
             for k, solved in enumerate(done):
@@ -423,18 +425,17 @@ def _make_turn(stream):
     return turn
 
 
-if config.DISABLE_JIT:
-    eliminate_lanes, lane_weights = nodal_plain.eliminate_lanes, nodal_plain.lane_weights
-    row_sums, solve_sliver = nodal_plain.row_sums, nodal_plain.solve_sliver
-    tile_update = nodal_plain.make_tile_update(MR, NS)
-    turn = turn_stream = nodal_plain.turn
-    make_mix_lanes, make_tile_mix = nodal_plain.make_mix_lanes, nodal_plain.make_tile_mix
-    make_row_mix = nodal_plain.make_row_mix
-else:
-    eliminate_lanes, lane_weights = _eliminate_lanes, _lane_weights
-    row_sums, solve_sliver, tile_update = _row_sums, _solve_sliver, _tile_update
-    turn, turn_stream = _make_turn(False), _make_turn(True)
-    make_mix_lanes, make_tile_mix, make_row_mix = _make_mix_lanes, _make_tile_mix, _make_row_mix
+PLAIN = bool(config.DISABLE_JIT)  # type: ignore[attr-defined]  # set by numba at import
+eliminate_lanes: Any = nodal_plain.eliminate_lanes if PLAIN else _eliminate_lanes
+lane_weights: Any = nodal_plain.lane_weights if PLAIN else _lane_weights
+row_sums: Any = nodal_plain.row_sums if PLAIN else _row_sums
+solve_sliver: Any = nodal_plain.solve_sliver if PLAIN else _solve_sliver
+tile_update: Any = nodal_plain.make_tile_update(MR, NS) if PLAIN else _tile_update
+turn: Any = nodal_plain.turn if PLAIN else _make_turn(False)
+turn_stream: Any = nodal_plain.turn if PLAIN else _make_turn(True)
+make_mix_lanes: Any = nodal_plain.make_mix_lanes if PLAIN else _make_mix_lanes
+make_tile_mix: Any = nodal_plain.make_tile_mix if PLAIN else _make_tile_mix
+make_row_mix: Any = nodal_plain.make_row_mix if PLAIN else _make_row_mix
 
 WIDE_BATCH = 4  # vectors of input vectors carried down the tree together
 mix_wide, mix_narrow = make_mix_lanes(WIDE_BATCH), make_mix_lanes(1)
