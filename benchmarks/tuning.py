@@ -100,7 +100,7 @@ def measure(
     begin, cpu = time.perf_counter(), time.process_time()
     report = tune(chip, network, network, images, strategy=arguments.strategy)
     seconds, cpu = time.perf_counter() - begin, time.process_time() - cpu
-    tuned = accuracy(report.deployment.on(chip.fork()), dataset, arguments.split, arguments.images)
+    tuned = accuracy(report.deployment.fork(), dataset, arguments.split, arguments.images)
     return {
         "chip": chip_id,
         "mapped": mapped,

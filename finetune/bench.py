@@ -146,6 +146,10 @@ class Bench:
             )
         )
 
+    def result(self) -> Deployment:
+        """The tuned digital state on the chip itself, gate and budget taken off."""
+        return self.deployment.on(self._chip)
+
     def state_dict(self) -> dict[str, Any]:
         """The chip's (where it has one), the host's and the meter's state, and the history."""
         state = getattr(self._chip, "state_dict", None)

@@ -124,7 +124,7 @@ class Tuner:
         bench = self.bench
         return TuneReport(
             strategy=self.strategy.text,
-            deployment=bench.deployment,
+            deployment=bench.result(),
             finished=self.finished,
             stopped_by=self.stopped_by,
             vectors=bench.budget.vectors,

@@ -91,7 +91,7 @@ class Sequential(LayerStep):
     name = "lsq.sequential"
     from_reset = True
 
-    def __init__(self, *, block: int = 32, ridge: float = 0.05, follow: float = 1.0) -> None:
+    def __init__(self, *, block: int = 32, ridge: float = 0.2, follow: float = 1.0) -> None:
         if block < 1:
             raise InputError(f"lsq.sequential: block must be >= 1, got {block}")
         self.block = block

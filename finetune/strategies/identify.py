@@ -60,8 +60,9 @@ class Spread:
 
     @classmethod
     def unknown(cls, scale: float = 1.0) -> Spread:
-        """Before any reading: a faint belief in a relative spread of 0.3."""
-        return cls(np.diag([1e-3, 1e-3]), np.array([1e-3 * 0.09, 0.0]), scale)
+        """Before any reading: spreads of 0.25 and 0.015, worth a column or two of evidence."""
+        weights = np.array([50.0, 5000.0])
+        return cls(np.diag(weights), weights * np.square([0.25, 0.015]), scale)
 
     @property
     def variances(self) -> tuple[float, float]:
@@ -146,8 +147,9 @@ def identify(
 
     ``mean = m + (X'X + s^2 V^-1)^-1 X'(Y - X m)``, posterior covariance ``s^2 (X'X + s^2 V^-1)^-1``.
     Rounds before the last share one factorisation between columns and widen the prior of weights that
-    stand out, as a Student-t prior with `tail` degrees of freedom does (expectation-maximisation): stuck cells. Saturated samples are filled
-    in with the estimate's own prediction, whose fixed point is to leave them out.
+    stand out, as a Student-t prior with `tail` degrees of freedom does (expectation-maximisation): stuck
+    cells. Saturated samples are filled in with the estimate's own prediction, whose fixed point is to
+    leave them out.
 
     Parameters
     ----------

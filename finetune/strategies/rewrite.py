@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -10,18 +13,71 @@ from finetune.bench import Bench
 from finetune.strategies.base import LayerStep, first_writes, register
 from finetune.strategies.identify import (
     NOISE_VECTORS,
-    Estimate,
     Spread,
     cell_factors,
     conductances,
     identify,
     learn,
 )
-from finetune.strategies.samples import Samples, sample_count, take_samples
+from finetune.strategies.samples import Reading, Samples, sample_count, take_samples
 from finetune.strategies.work import Work
 from rramsim.checks import InputError
 
 __all__ = ["Rewrite"]
+
+MOST_CARRY = 0.95
+FIRST_CARRY, FIRST_COUNT = 0.3, 20.0  # belief about the repeated share before any rewrite, and its weight
+
+
+@dataclass
+class Cells:
+    """What is believed of single cells, in units of g_unit; all of shape (n_rows, n_cols, n_cells).
+
+    Outputs tell of a pair's difference only. Its deviation from the nominal difference belongs to the
+    two cells in proportion to the variances of their writes.
+    """
+
+    weights: NDArray[np.float64]  # (n_rows, n_cols) expected normalised weights
+    factor: NDArray[np.float64]  # (n_cells,) weight of a unit of conductance
+    mean: NDArray[np.float64]  # expected conductance
+    split: NDArray[np.float64]  # variance of a cell once the weight is known
+    deviate: NDArray[np.float64]  # expected error over the standard deviation of a write
+    known: NDArray[np.float64]  # share of the variance of the cell's error that is known
+
+    @classmethod
+    def identified(
+        cls, work: Work, samples: Samples, reading: Reading, spread: Spread, noise: NDArray[np.float64]
+    ) -> Cells:
+        """From one reading of the present state."""
+        g = conductances(work)
+        variance = spread.of(g)
+        nominal, pair = samples.stored(), variance.sum(axis=2)
+        estimate = identify(samples, reading, nominal, pair, noise)
+        factor = cell_factors(g.shape[2])
+        part = variance / np.maximum(pair, 1e-30)[:, :, None]
+        shift = (estimate.weights - nominal)[:, :, None] * part * factor
+        known = np.clip(estimate.determined, 0.0, 1.0)[:, :, None] * part
+        deviate = np.clip(shift / np.sqrt(variance), -3.0, 3.0)
+        return cls(estimate.weights, factor, g + shift, variance * (1.0 - part), deviate, known)
+
+
+def expected_carry(knowledge: dict[str, Any]) -> float:
+    """Share of a cell's error that its next write is expected to repeat."""
+    product, square = knowledge.get("carry", (0.0, 0.0))
+    return float(np.clip((product + FIRST_CARRY * FIRST_COUNT) / (square + FIRST_COUNT), 0.0, MOST_CARRY))
+
+
+def learn_carry(knowledge: dict[str, Any], before: Cells, after: Cells, written: NDArray[np.bool_]) -> None:
+    """Regress the errors of rewritten cells on their errors before; pooled over layers.
+
+    The earlier error is a conditional mean and needs no correction; the later one is shrunk towards 0 by
+    what is not known of it, which is divided out. Saturated deviates (stuck cells) are left out.
+    """
+    clear = written & (before.known > 0.5) & (after.known > 0.5)
+    clear &= (np.abs(before.deviate) < 3.0) & (np.abs(after.deviate) < 3.0)
+    old, new = before.deviate[clear], after.deviate[clear] / after.known[clear]
+    product, square = knowledge.get("carry", (0.0, 0.0))
+    knowledge["carry"] = np.array([product + float(old @ new), square + float(old @ old)])
 
 
 @register("lsq.rewrite")
@@ -44,8 +100,6 @@ class Rewrite(LayerStep):
         Pull to the network's own weights, over the mean diagonal of H.
     follow : float
         See `lsq.sequential`.
-    carry : float
-        Assumed share of a cell's error that its next write repeats.
     margin : float
         Least gain of a move over the target's variance, times the number of rows.
     sigma_scale : float
@@ -57,23 +111,19 @@ class Rewrite(LayerStep):
     def __init__(
         self,
         *,
-        passes: int = 4,
+        passes: int = 5,
         writes: float = 0.68,
-        ridge: float = 0.01,
+        ridge: float = 0.1,
         follow: float = 1.0,
-        carry: float = 0.5,
         margin: float = 0.0,
         sigma_scale: float = 1.0,
     ) -> None:
         if passes < 1:
             raise InputError(f"lsq.rewrite: passes must be >= 1, got {passes}")
-        if not 0.0 <= carry < 1.0:
-            raise InputError(f"lsq.rewrite: carry must lie in [0, 1), got {carry:g}")
         self.passes = passes
         self.writes = writes
         self.ridge = ridge
         self.follow = follow
-        self.carry = carry
         self.margin = margin
         self.sigma_scale = sigma_scale
 
@@ -96,14 +146,16 @@ class Rewrite(LayerStep):
         first = samples.error(reading.total)
         n_before = int(bench.budget.cycles(work.layer).sum())
         n_free = int(self.writes * work.info.n_cells) - n_before
+        mask = np.zeros(0, dtype=bool)
+        cells: Cells | None = None
         for turn in range(self.passes):
             if turn:
                 reading = samples.read()
-            g = conductances(work)
-            variance = spread.of(g)
-            estimate = identify(samples, reading, samples.stored(), variance.sum(axis=2), noise)
+            before, cells = cells, Cells.identified(work, samples, reading, spread, noise)
+            if before is not None:
+                learn_carry(work.knowledge, before, cells, mask)
             share = -(-max(n_free, 0) // (self.passes - turn))
-            levels, mask = self._choose(work, samples, reading.total, estimate, g, spread, share)
+            levels, mask = self._choose(work, samples, reading.total, cells, spread, share)
             if not mask.any():
                 break
             work.write(levels, mask)
@@ -118,6 +170,7 @@ class Rewrite(LayerStep):
             writes=float(bench.budget.cycles(work.layer).sum()) / work.info.n_cells,
             sigma_relative=float(np.sqrt(relative)),
             sigma_absolute=float(np.sqrt(absolute)),
+            carry=expected_carry(work.knowledge),
         )
 
     def _choose(
@@ -125,41 +178,30 @@ class Rewrite(LayerStep):
         work: Work,
         samples: Samples,
         total: NDArray[np.float32],
-        estimate: Estimate,
-        g: NDArray[np.float64],
+        cells: Cells,
         spread: Spread,
         n_moves: int,
     ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """New levels and the mask of at most `n_moves` cells to write."""
         host, sheet = work.host, work.bench.deployment.chip.datasheet
         assert host.levels is not None
-        factor = cell_factors(g.shape[2])
-        variance = spread.of(g)
-        # the deviation of a pair belongs to its cells in proportion to their variances
-        pair = np.maximum(variance.sum(axis=2), 1e-30)
-        part = variance / pair[:, :, None]
-        delta = estimate.weights - g @ factor if g.shape[2] == 2 else estimate.weights - samples.stored()
-        shift = delta[:, :, None] * part * factor
-        split = variance * (1.0 - part)
-        sd = np.sqrt(variance)
-        certain = np.clip(estimate.determined, 0.0, 1.0)[:, :, None]
-        deviate = np.clip(shift / sd, -3.0, 3.0) * certain
         energy = max(float(np.diag(samples.gram).mean()), 1e-12)
         gram = samples.gram + self.ridge * energy * np.eye(len(samples.gram))
         slope = samples.slope(samples.target - total)
-        slope += self.ridge * energy * (samples.ideal - estimate.weights)
+        slope += self.ridge * energy * (samples.ideal - cells.weights)
         level_u = np.asarray(sheet.levels) / work.info.g_unit
         level_sd = np.sqrt(spread.of(level_u))
+        carry = expected_carry(work.knowledge)
         allowed = work.bench.budget.writable(work.layer)
         n_moves = int(min(n_moves, work.bench.budget.cells_left))
         most = min(max(2, work.info.n_rows // 4), 4 + 4 * n_moves // work.info.n_cols)
         limit = np.full(work.info.n_cols, most, dtype=np.int64)
 
         def run(price: float) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-            levels, chosen = host.levels.astype(np.int64).copy(), np.zeros(g.shape)
+            levels, chosen = host.levels.astype(np.int64).copy(), np.zeros(cells.mean.shape)
             kernels.choose_moves(
-                slope.copy(), gram, g + shift, split, deviate, factor, allowed, level_u, level_sd,
-                self.carry, price / samples.importance, limit, levels, chosen,
+                slope.copy(), gram, cells.mean.copy(), cells.split, cells.deviate, cells.factor, allowed,
+                level_u, level_sd, carry, price / samples.importance, limit, levels, chosen,
             )  # fmt: skip
             return levels, chosen
 

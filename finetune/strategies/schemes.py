@@ -5,6 +5,6 @@ from __future__ import annotations
 from finetune.strategies.base import SCHEMES
 
 SCHEMES["affine"] = "lsq.affine"
-SCHEMES["default"] = "lsq.sequential + lsq.rewrite + lsq.affine + adapter(rank=2)"
+SCHEMES["default"] = "lsq.rewrite + lsq.affine + adapter(rank=2)"
 # the scheme of the paper: layerwise least squares, then zeroth order on the distillation loss
 SCHEMES["lsq+kd+zo"] = f"{SCHEMES['default']} + zo(steps=2)"
