@@ -1,0 +1,55 @@
+"""The shipped teachers do on the test images what their metadata says."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from rramsim.checks import InputError
+from rramsim.datasets import load_dataset, load_teacher, teacher_names
+
+# weights in mapped layers and the least test accuracy with which a teacher may ship
+TEACHERS = {"cnn_digits": (1_864, 0.98), "lenet5_fashion": (61_470, 0.91), "resnet8_fashion": (77_072, 0.923)}
+
+
+def test_names():
+    assert teacher_names() == tuple(sorted(TEACHERS))
+    with pytest.raises(InputError, match="did you mean 'lenet5_fashion'"):
+        load_teacher("lenet_fashion")
+
+
+@pytest.mark.parametrize("name", TEACHERS)
+def test_weights_and_metadata(name):
+    network = load_teacher(name)
+    n_weights, least = TEACHERS[name]
+    assert sum(network.node(layer).parameters["weight"].size for layer in network.mapped) == n_weights
+    dataset = load_dataset(network.metadata["dataset"])
+    assert (network.metadata["mean"], network.metadata["std"]) == (dataset.mean, dataset.std)
+    assert tuple(network.input_shape) == dataset.image_shape
+    assert network.metadata["test_accuracy"] >= least
+    assert network.metadata["script"] == "data/train_teachers.py"
+
+
+@pytest.mark.parametrize("name", TEACHERS)
+def test_accuracy_on_the_whole_test_set(name):
+    network = load_teacher(name)
+    test = load_dataset(network.metadata["dataset"], split="test")["test"]
+    predicted = np.concatenate([network.run(images).argmax(1) for images, _ in test.batches(1000)])
+    accuracy = float((predicted == test.labels).mean())
+    assert accuracy >= TEACHERS[name][1]
+    # one image may change class with another order of summation
+    assert accuracy == pytest.approx(network.metadata["test_accuracy"], abs=1.5 / len(test))
+
+
+@pytest.mark.parametrize("name", TEACHERS)
+def test_validation_images_were_not_trained_on(name):
+    """A memorised split would score above the test set by far more than chance allows."""
+    network = load_teacher(name)
+    dataset = load_dataset(network.metadata["dataset"], split="validation")
+    accuracy = network.metadata["validation_accuracy"]
+    test = network.metadata["test_accuracy"]
+    n = len(dataset["validation"])
+    # five standard deviations of the difference: false alarm below 1e-6
+    n_test = len(load_dataset(network.metadata["dataset"])["test"])
+    deviation = np.sqrt(test * (1 - test) * (1 / n + 1 / n_test))
+    assert abs(accuracy - test) < 5 * deviation
