@@ -31,6 +31,17 @@ _HOME = {
     "periphery": ["ConverterConfig"],
     "protocol": ["ChipProtocol", "Datasheet", "LayerInfo", "Ledger", "Reading", "Tier"],
     "remote": ["RemoteChip", "serve_chip"],
+    "solver": [
+        "Factorisation",
+        "Solution",
+        "attenuation",
+        "cell_voltages",
+        "effective_conductance",
+        "effective_conductances",
+        "output_currents",
+        "prepare",
+        "solve_crossbar",
+    ],
     "statistics": ["compare", "spread"],
     "wiring": ["WiresConfig"],
 }

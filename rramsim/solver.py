@@ -264,8 +264,17 @@ def output_currents(
 def cell_voltages(
     g: ArrayLike, v_in: ArrayLike, wires: WiresConfig, *, law: Law | None = None
 ) -> NDArray[np.float64]:
-    """Voltage across each cell with its access transistor [V], shape (n_batch, n_wl, n_bl)."""
-    return _solve(g, v_in, wires, law=law).v_cell
+    """Voltage across each cell with its access transistor [V], shape (n_batch, n_wl, n_bl).
+
+    A vector's voltages do not depend, in any bit, on the other vectors of the batch.
+    """
+    g = check_conductance(g)
+    lines = Lines(g, None, None)
+    v_in = check_inputs(v_in, g.shape[0], lines)
+    if wires.alpha or law is not None:
+        return solve_nonlinear(g, v_in, wires, lines, law).v_cell
+    v_word, v_bit = Factorisation(g, wires, lines, np.float64).voltages(v_in)
+    return v_word - v_bit
 
 
 def attenuation(g: ArrayLike, wires: WiresConfig) -> NDArray[np.float64]:

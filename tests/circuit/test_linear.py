@@ -1,5 +1,6 @@
 """Linear arrays against the plain nodal solution with 50 digits, and against the laws."""
 
+import dataclasses
 import itertools
 import os
 import subprocess
@@ -192,7 +193,7 @@ def test_few_vectors_take_the_iterative_way_to_the_same_answer():
     v_in = rng.uniform(-0.2, 0.2, (1, 96))
     wires = WiresConfig(r_word=2.5, r_bit=2.5, r_driver=100.0, r_sense=5.0, r_access=2e3, bit_both=True)
     want = prepare(g, wires).solve(v_in)
-    assert error(cell_voltages(g, v_in, wires), want.v_cell) < RTOL
+    assert error(solve_crossbar(g, v_in, **dataclasses.asdict(wires)).v_cell, want.v_cell) < RTOL
     assert error(output_currents(g, v_in, wires), want.i_out) < RTOL
 
 
@@ -293,6 +294,17 @@ def test_changed_cells(circuit):
     assert few < every
     assert factors.update(g) == 0
     assert isinstance(factors, Factorisation)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 2.0])
+def test_batches_change_no_bit(alpha):
+    rng = np.random.default_rng(37)
+    g = rng.uniform(1e-6, 1e-4, (40, 33))
+    v_in = rng.uniform(-1.0, 1.0, (45, 40))
+    wires = WiresConfig(r_word=2.5, r_bit=2.5, alpha=alpha)
+    whole = cell_voltages(g, v_in, wires)
+    for size in (1, 7, 20):
+        assert np.array_equal(cell_voltages(g, v_in[:size], wires), whole[:size])
 
 
 def test_threads_change_no_bit():
