@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rramsim.deployment import Deployment
 from rramsim.checks import InputError, check_array, nearest_name
+from rramsim.deployment import Deployment
 
 __all__ = ["KINDS", "HostParameters", "Segment"]
 

@@ -19,9 +19,13 @@ from finetune.strategies.base import LayerStep, register
 from finetune.strategies.work import Work
 from finetune.strategies.zeroth_order import column_spread
 from rramsim.checks import InputError, nearest_name
+from rramsim.protocol import Reading
 from rramsim.random import text_key
 
 __all__ = ["LocalLevels", "LocalRange", "LocalZerothOrder", "leading_directions"]
+
+
+MIN_SHARE = 0.2  # columns with fewer unsaturated samples use all of them, as lsq.affine does
 
 
 def leading_directions(codes: NDArray[np.float32], rank: int) -> NDArray[np.float64]:
@@ -158,9 +162,9 @@ class LocalRange(LayerStep):
     """ADC range of each layer by parabolas through measured errors of its outputs.
 
     Clipping against rounding has no closed form on a chip whose currents are unknown. Three ranges are
-    tried on the same inputs; the loss ``mean_j 1 - corr(y_j, t_j)**2`` is what the best gain and offset
-    of each column would leave, so that it does not matter whether those are fitted before or after.
-    The new range holds the old gain in units of current.
+    tried on the same inputs; the loss is the error, over the target's variance, that lsq.affine would
+    leave in each column (fitted to unsaturated samples, counted on all), so that it does not matter
+    whether that step comes before or after. The gain per ampere stays what it was.
 
     Parameters
     ----------
@@ -214,7 +218,7 @@ class LocalRange(LayerStep):
                 points = optimizer.ask()[:, 0]
                 for point in points:
                     apply(float(point))
-                    left = _unexplained(chip.mvm(layer, codes[chosen]).codes, target)
+                    left = _left_by_affine(chip.mvm(layer, codes[chosen]), target)
                     losses.append(float(left[weight].mean()))
                     tried.setdefault(round(float(point), 6), []).append(losses[-1])
                 optimizer.tell(np.array(losses))
@@ -225,13 +229,16 @@ class LocalRange(LayerStep):
         bench.record(layer, "zo.range", loss=float(np.mean(tried[best])), log_factor=best)
 
 
-def _unexplained(codes: NDArray[np.integer], target: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Share of each column's variance that its codes leave unexplained, 1 - corr**2."""
-    y = codes - codes.mean(axis=0)
-    t = target - target.mean(axis=0)
-    covariance = (y * t).mean(axis=0)
-    scale = np.square(y).mean(axis=0) * np.square(t).mean(axis=0)
-    return 1.0 - np.square(covariance) / np.maximum(scale, 1e-300)
+def _left_by_affine(reading: Reading, target: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mean squared error of each column over its target's variance, after the best gain and offset."""
+    keep = ~reading.saturated
+    keep[:, keep.mean(axis=0) < MIN_SHARE] = True
+    n = keep.sum(axis=0)
+    y = reading.codes - (reading.codes * keep).sum(axis=0) / n
+    t = target - (target * keep).sum(axis=0) / n
+    gain = (y * t * keep).sum(axis=0) / np.maximum((np.square(y) * keep).sum(axis=0), 1e-300)
+    variance = np.maximum(target.var(axis=0), 1e-300)
+    return np.square(t - gain * y).mean(axis=0) / variance
 
 
 @register("zo.levels")

@@ -53,7 +53,7 @@ class Maintain(LayerStep):
         Least fall of the loss that a write must promise, relative to the present loss and per share of
         all cells: 1 asks that writing x of all cells removes x of the loss.
     limit : float
-        Most writes per cell and visit.
+        Most writes per cell of a layer and visit.
     passes : int
         Reads and rewrites of a layer.
     sigma : float
@@ -70,9 +70,9 @@ class Maintain(LayerStep):
         rate: float = 0.05,
         rising: bool = True,
         spread: float = 1.31,
-        price: float = 0.25,
-        limit: float = 0.4,
-        passes: int = 3,
+        price: float = 0.03,
+        limit: float = 1.0,
+        passes: int = 4,
         sigma: float = 0.3,
         uniform: bool = False,
     ) -> None:
@@ -121,9 +121,8 @@ class Maintain(LayerStep):
         written = 0
         start = error = 0.0
         for index in range(self.passes):
-            if index:
+            if index:  # what was just written shows in the slope; identifying it anew would cost more
                 y = self._read(work, picks)
-                observe(belief, x, y, noise)
             target, gain = self._target(work, picks, y)
             residual = target - (y - y.mean(axis=0))
             value = weight * gain**2  # loss per squared error in normalised units
@@ -132,7 +131,7 @@ class Maintain(LayerStep):
                 start = error
                 least = self.price * start * n_cells / total / max(n_cells, 1)
             slope = (x - x_mean).T @ residual / np.float32(len(x))
-            limit = int(min(-(-left // (self.passes - index)), bench.budget.cells_left))
+            limit = int(min(-(-left // 2), bench.budget.cells_left))
             proposal = choose_writes(
                 belief,
                 host.levels,
