@@ -84,7 +84,9 @@ def test_equals_the_definition(case):
     )
     assert error(v_in @ effective_conductance(g, **circuit), i_out) < RTOL
     assert error(solution.i_out, i_out) < RTOL
-    assert error(solution.i_in, i_in) < RTOL or np.abs(i_in).max() < 1e-9 * g.max() * np.abs(v_in).max()
+    # a floating line's cells may carry next to nothing: their voltage is a difference of two near 1 V
+    rounding = 1e-14 * g.max() * np.abs(v_in).max()
+    assert np.all(np.abs(solution.i_in - i_in) <= RTOL * np.abs(i_in).max(axis=1, keepdims=True) + rounding)
 
 
 @settings(max_examples=40, deadline=None)
