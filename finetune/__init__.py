@@ -1,4 +1,7 @@
-"""Black-box fine-tuning: strategies, experiments, the command `rramsim`. Names load when first used."""
+"""Black-box fine-tuning: strategies, experiments, the command `rramsim`. Names load when first used.
+
+The entry point is `finetune.tune.tune`.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ _HOME = {
     "budget": ["Budget"],
     "config": ["ExperimentConfig", "default_experiment", "load_experiment"],
     "experiment": ["run_experiment"],
-    "tune": ["TuneReport", "Tuner", "tune"],
+    "tune": ["TuneReport", "Tuner"],
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
@@ -17,7 +20,6 @@ __all__ = sorted(_MODULE_OF)
 
 
 def __getattr__(name: str) -> Any:
-    # `finetune.tune` is both a module and its function: the function wins
     if name not in _MODULE_OF:
         raise AttributeError(f"module 'finetune' has no attribute {name!r}")
     value = getattr(importlib.import_module(f"finetune.{_MODULE_OF[name]}"), name)
