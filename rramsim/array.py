@@ -20,6 +20,8 @@ from rramsim.wiring import WiresConfig
 
 __all__ = ["LayerArray"]
 
+Packed = tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]
+
 
 class LayerArray:
     """Cells of one layer on its tiles.
@@ -69,7 +71,7 @@ class LayerArray:
         self.n_solved = 0  # tiles solved so far
         self._variance: NDArray[np.float32] | None = None
         self._reference_variance: NDArray[np.float32] | None = None
-        self._packed: dict[bool, tuple[NDArray[Any], ...]] = {}
+        self._packed: dict[bool, Packed] = {}
         self._seen_version = -1
 
     @property
@@ -159,7 +161,7 @@ class LayerArray:
         """Conversions per row tile."""
         return self._plus.size
 
-    def packed(self, *, taps: bool) -> tuple[NDArray[Any], ...]:
+    def packed(self, *, taps: bool) -> Packed:
         """What `rramsim.kernels.read` needs of a linear array, brought up to date.
 
         Returns
@@ -183,7 +185,9 @@ class LayerArray:
             parts = (self._matrix, variance, reference)
             pack = pack_weights if taps else self._by_tile
             outputs = np.array([part.shape[1] for part in parts], dtype=np.int64)
-            self._packed[taps] = (*map(pack, parts), self._reference_of_channel(), outputs)
+            weights, variances, references = map(pack, parts)
+            lines = self._reference_of_channel()
+            self._packed[taps] = (weights, variances, references, lines, outputs)
         return self._packed[taps]
 
     def _by_tile(self, matrix: NDArray[np.float32]) -> NDArray[np.float32]:

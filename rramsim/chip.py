@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from rramsim.array import LayerArray
 from rramsim.cell import CellArray, CellsConfig, DisturbConfig, FaultsConfig
@@ -58,7 +58,7 @@ class ChipConfig:
 class _Layer:
     """One layer: its arrays, converter ranges, noise keys and costs."""
 
-    def __init__(self, info: LayerInfo, array: LayerArray, full_scale: float, noise: tuple[int, ...]) -> None:
+    def __init__(self, info: LayerInfo, array: LayerArray, full_scale: float, noise: tuple[Any, Any]) -> None:
         self.info = info
         self.array = array
         self.signed = False
@@ -221,7 +221,7 @@ class SimulatedChip:
                 raise InputError(f"output_range of {layer!r} must be > 0 A, got {output_range:g}")
             item.output_range = output_range
 
-    def mvm(self, layer: str, codes: NDArray[Any] | WindowCodes, per_tile: bool = False) -> Reading:
+    def mvm(self, layer: str, codes: ArrayLike | WindowCodes, per_tile: bool = False) -> Reading:
         """Multiply vectors by the stored matrix; see `ChipProtocol.mvm`."""
         item = self._layer(layer)
         info, converters = item.info, self.config.converters
@@ -242,16 +242,16 @@ class SimulatedChip:
         total_type = np.int32 if self._code_bound(item) < 2**31 else np.int64
         shape = (len(info.row_tiles) if per_tile else 1, info.n_cols, n_vectors)
         total, saturated = np.zeros(shape, dtype=total_type), np.zeros(shape, dtype=np.bool_)
+        geometry = codes.geometry if isinstance(codes, WindowCodes) else None
         for first, last in self._chunks(item, len(data), vectors_each):
             where = slice(first * vectors_each, last * vectors_each)
-            geometry = codes.geometry if isinstance(codes, WindowCodes) else None
             whole = first == 0 and last == len(data)
             part = (total, saturated) if whole else (total[:, :, where].copy(), saturated[:, :, where].copy())
             self._read(item, data[first:last], geometry, *part)
             if not whole:
                 total[:, :, where], saturated[:, :, where] = part
             if self._disturbs:
-                self._disturb(item, data[first:last], codes)
+                self._disturb(item, data[first:last], geometry)
             item.n_read += (last - first) * vectors_each
         self._charge_reads(item, n_vectors)
         if per_tile:
@@ -317,13 +317,16 @@ class SimulatedChip:
         if not array.linear:
             self._read_nonlinear(item, data, geometry, v_lsb, conversion, scales, total, saturated)
             return
-        *parts, n_outputs = array.packed(taps=geometry is not None)
-        end = (conversion, scales, normal_table())
+        packed = array.packed(taps=geometry is not None)
         if geometry is None:
             block = max(16, BLOCK_ELEMENTS // item.info.n_rows)
-            read_kernels.read_rows(data, passes, tiles, *parts, *end, block, total, saturated)
+            read_kernels.read_rows(
+                data, passes, tiles, *packed, conversion, scales, normal_table(), block, total, saturated
+            )
         else:
-            read_kernels.read_maps(data, geometry, passes, tiles, *parts, n_outputs, *end, total, saturated)
+            read_kernels.read_maps(
+                data, geometry, passes, tiles, *packed, conversion, scales, normal_table(), total, saturated
+            )
 
     def _read_nonlinear(
         self,
@@ -369,22 +372,21 @@ class SimulatedChip:
     def _disturbs(self) -> bool:
         return self.config.disturb.enabled and self._leaves_traces
 
-    def _disturb(self, item: _Layer, data: NDArray[Any], codes: NDArray[Any] | WindowCodes) -> None:
+    def _disturb(self, item: _Layer, data: NDArray[Any], geometry: Geometry | None) -> None:
         """Count the reads of a chunk; where a state step is complete, let them act."""
         every = self.config.disturb.state_step
-        window = codes if isinstance(codes, WindowCodes) else None
-        n_vectors = len(data) * (window.geometry.out_h * window.geometry.out_w if window else 1)
+        n_vectors = len(data) * (geometry.out_h * geometry.out_w if geometry else 1)
         due = (item.n_read + n_vectors) // every > item.n_read // every
         if self.config.disturb.mode == "exact":
-            self._disturb_exactly(item, data, window.geometry if window else None, refresh=due)
+            self._disturb_exactly(item, data, geometry, refresh=due)
             return
         high = self._code_high(item)
         if item.histogram is None:
             item.histogram = np.zeros((item.info.n_rows, 2 * high + 1), dtype=np.int64)
-        if window is None:
+        if geometry is None:
             read_kernels.count_codes(data, high, item.histogram)
         else:
-            _count_windows(data, window.geometry, high, item.histogram)
+            _count_windows(data, geometry, high, item.histogram)
         if due:
             self._advance(item)
 
@@ -453,7 +455,7 @@ class SimulatedChip:
         for name, item in self._layers.items():
             self._advance(item)
             high = self._code_high(item)
-            histogram = np.zeros((item.info.n_rows, 2 * high + 1))
+            histogram: NDArray[Any] = np.zeros((item.info.n_rows, 2 * high + 1))
             codes = None if activity is None else activity.get(name)
             if codes is None:
                 histogram[:, -1] = n_reads

@@ -42,7 +42,7 @@ def parse(cls: type[T], table: dict[str, Any], where: str = "") -> T:
         raise InputError(f"{key or cls.__name__}: {message}{got}") from None
 
 
-def _reject_unknown(cls: type, table: dict[str, Any], where: str) -> None:
+def _reject_unknown(cls: Any, table: dict[str, Any], where: str) -> None:
     """Walk the nested tables; pydantic alone would not name the nearest known key."""
     import typing
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from rramsim.checks import InputError
 from rramsim.kernels.fingerprint import fingerprints
@@ -71,7 +71,7 @@ class Gate:
         """Let time pass."""
         self._chip.wait(seconds)
 
-    def mvm(self, layer: str, codes: NDArray[Any], per_tile: bool = False) -> Reading:
+    def mvm(self, layer: str, codes: ArrayLike, per_tile: bool = False) -> Reading:
         """Read a layer if the tier allows these inputs."""
         if self.tier == Tier.OUTPUTS:
             raise TierError("tier OUTPUTS sees end-to-end outputs only; declare LAYERS to read a layer")

@@ -26,7 +26,7 @@ from enum import IntEnum
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 __all__ = ["ChipProtocol", "Datasheet", "LayerCosts", "LayerInfo", "Ledger", "Reading", "Tier"]
 
@@ -197,13 +197,13 @@ class ChipProtocol(Protocol):
         """
         ...
 
-    def mvm(self, layer: str, codes: NDArray[Any], per_tile: bool = False) -> Reading:
+    def mvm(self, layer: str, codes: ArrayLike, per_tile: bool = False) -> Reading:
         """Multiply vectors by the stored matrix.
 
         Parameters
         ----------
         codes : integer ndarray, shape (n_vectors, n_rows)
-            DAC codes within the configured range.
+            DAC codes within the configured range; anything `numpy.asarray` takes.
         per_tile : bool
             Return each row tile's codes, shape (n_vectors, n_row_tiles, n_cols), not their sum.
 

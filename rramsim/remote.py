@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from rramsim.checks import InputError
 from rramsim.kernels.windows import Geometry
@@ -158,12 +158,11 @@ class RemoteChip:
         """Set converter ranges."""
         self._call("configure", layer=layer, input_range=input_range, output_range=output_range)
 
-    def mvm(self, layer: str, codes: NDArray[Any] | WindowCodes, per_tile: bool = False) -> Reading:
+    def mvm(self, layer: str, codes: ArrayLike | WindowCodes, per_tile: bool = False) -> Reading:
         """Multiply vectors by the stored matrix."""
-        window = None
-        if isinstance(codes, WindowCodes):
-            codes, window = codes.maps, list(codes.geometry)
-        _, arrays = self._call("mvm", {"codes": codes}, layer=layer, per_tile=per_tile, window=window)
+        window = list(codes.geometry) if isinstance(codes, WindowCodes) else None
+        plain = codes.maps if isinstance(codes, WindowCodes) else np.asarray(codes)
+        _, arrays = self._call("mvm", {"codes": plain}, layer=layer, per_tile=per_tile, window=window)
         return Reading(arrays["codes"], arrays["saturated"])
 
     def wait(self, seconds: float) -> None:

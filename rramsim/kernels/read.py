@@ -157,8 +157,8 @@ def _product(flat, top, bottom, drive, out):
 
 @njit(cache=True, parallel=True, error_model="numpy")
 def read_rows(
-    codes, passes, tiles, weights, variances, references, reference_of, conversion, scales, table,
-    block, total, saturated,
+    codes, passes, tiles, weights, variances, references, reference_of, n_channels, conversion, scales,
+    table, block, total, saturated,
 ):  # fmt: skip
     """Read a matrix of codes.
 
@@ -173,6 +173,8 @@ def read_rows(
         cells; (n_references, rows): variance of the reference lines. The last two may be empty.
     reference_of : int64 (n_channels,)
         Reference line of each channel.
+    n_channels : int64 (3,)
+        Columns of the three matrices (0 where there are none).
     scales : int64 (n_passes, n_slices)
         Digital weight of each channel of a column.
     block : int
@@ -188,9 +190,9 @@ def read_rows(
         stop = min(start + block, n_vectors)
         count = stop - start
         drive = np.empty((n_rows, count), dtype=np.float32)
-        current = np.empty((weights.size // n_rows, count), dtype=np.float32)
-        spread = np.empty((variances.size // n_rows, count), dtype=np.float32)
-        common = np.empty((references.size // n_rows, count), dtype=np.float32)
+        current = np.empty((n_channels[0], count), dtype=np.float32)
+        spread = np.empty((n_channels[1], count), dtype=np.float32)
+        common = np.empty((n_channels[2], count), dtype=np.float32)
         first = conversion.first_vector + start
         for p in range(n_passes):
             bit, sign = passes[p, 0], passes[p, 1]
@@ -250,7 +252,6 @@ def read_maps(
     """Read every window of integer maps (n_images, c, h, w).
 
     weights, variances, references : float32, flat, of `rramsim.kernels.convolution.pack_weights`
-    n_channels : int64 (3,): their numbers of outputs (0 where there are none)
     All else as for `read_rows`.
     """
     n_images, n_maps, height, width = maps.shape

@@ -66,7 +66,18 @@ def window_geometry(node: Node, kernel: Sequence[int], shape: Sequence[int]) -> 
     if rank == 1:
         return Geometry(1, kernel[0], 1, strides[0], 1, dilations[0], 0, pads[0], 0, ends[0], 1, outs[0])
     return Geometry(
-        kernel[0], kernel[1], *strides, *dilations, pads[0], pads[1], ends[0], ends[1], outs[0], outs[1]
+        kernel_h=kernel[0],
+        kernel_w=kernel[1],
+        stride_h=strides[0],
+        stride_w=strides[1],
+        dilation_h=dilations[0],
+        dilation_w=dilations[1],
+        pad_top=pads[0],
+        pad_left=pads[1],
+        pad_bottom=ends[0],
+        pad_right=ends[1],
+        out_h=outs[0],
+        out_w=outs[1],
     )
 
 

@@ -200,8 +200,8 @@ def _pad(node: Node, xs: list[Array], reuse: bool) -> Array:
     if min(min(w) for w in widths) < 0:
         raise InputError(f"node {node.name!r}: negative pads {pads} are not supported")
     mode = node.attributes.get("mode", "constant")
-    if mode != "constant":
-        return np.pad(x, widths, mode={"reflect": "reflect", "edge": "edge", "wrap": "wrap"}[mode])
+    if mode in ("reflect", "edge", "wrap"):  # the same names in NumPy
+        return np.pad(x, widths, mode=mode)
     value = xs[2].item() if len(xs) > 2 else node.attributes.get("value", 0.0)
     return np.pad(x, widths, constant_values=value)
 
