@@ -131,7 +131,7 @@ def _transfer(root: Block, arena: NDArray[Any]) -> NDArray[Any]:
     return np.ascontiguousarray(cross)
 
 
-def _layout(shape: tuple[int, int], wires: WiresConfig, dtype: type, keep: bool) -> Layout:
+def _layout(shape: tuple[int, int], wires: WiresConfig, dtype: type, keep: str) -> Layout:
     vector = 64 // np.dtype(dtype).itemsize
     return plan(
         *shape, wires.r_word == 0.0, wires.r_bit == 0.0, wires.word_both, wires.bit_both, vector, keep
@@ -142,7 +142,7 @@ def effective(g: NDArray[np.float64], wires: WiresConfig, lines: Lines, dtype: t
     """Effective conductance [S] of checked arguments, shape (n_wl, n_bl)."""
     if wires.ideal and not lines.any:
         return with_access(g, wires).astype(dtype)
-    layout = _layout(g.shape, wires, dtype, keep=False)
+    layout = _layout(g.shape, wires, dtype, keep="nothing")
     arena, z, p, scale, slots = _workspace(
         dtype, arena=layout.arena, z=layout.z, p=layout.p, scale=layout.scale, slots=layout.slots
     )
@@ -161,11 +161,17 @@ class Factorisation:
     Made by `prepare`. Memory is about 1.5 kB per cell.
     """
 
-    def __init__(self, g: NDArray[np.float64], wires: WiresConfig, lines: Lines, dtype: type) -> None:
+    def __init__(
+        self, g: NDArray[np.float64], wires: WiresConfig, lines: Lines, dtype: type, *, once: bool = False
+    ) -> None:
+        """With `once` the work arrays are this thread's, valid until its next solution; no updates."""
         self.wires, self._lines, self._dtype = wires, lines, dtype
-        layout = self._layout = _layout(g.shape, wires, dtype, keep=True)
-        self._arena, self._p = _aligned(layout.arena, dtype), _aligned(layout.p, dtype)
-        self._scale: NDArray[Any] = np.zeros(layout.scale, dtype=dtype)
+        layout = self._layout = _layout(g.shape, wires, dtype, keep="factors" if once else "all")
+        sizes = {"arena": layout.arena, "p": layout.p, "scale": layout.scale}
+        if once:
+            self._arena, self._p, self._scale = _workspace(dtype, **sizes)
+        else:
+            self._arena, self._p, self._scale = (_aligned(size, dtype) for size in sizes.values())
         self._segments = wires.conductances(lines.word, lines.bit, dtype)
         self._parent = {id(child): block for block in layout.blocks for child in block.children or ()}
         self._g = g.copy()

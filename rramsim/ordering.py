@@ -274,7 +274,7 @@ def plan(
     word_both: bool,
     bit_both: bool,
     vector: int,
-    keep: bool,
+    keep: str,
 ) -> Layout:
     """Lay out the elimination of an array's nodes.
 
@@ -286,9 +286,9 @@ def plan(
         Second drivers at the right, second grounds at the top (wires only).
     vector : int
         Numbers per 64 bytes: 8 for float64, 16 for float32.
-    keep : bool
-        Give every block a place of its own, so that blocks can be computed again and node
-        voltages be found by back-substitution.
+    keep : {"nothing", "factors", "all"}
+        Eliminated rows have places of their own for back-substitution ("factors"), and blocks too,
+        so that some can be computed again ("all"); else places are used again.
     """
     word_both, bit_both = word_both and not word_node, bit_both and not bit_node
     tree = _Tree(n_wl, n_bl, word_node, bit_node, (word_both, bit_both))
@@ -322,7 +322,7 @@ def plan(
         n = block.n_ports
         block.stride = -(-n // wide) * wide
         size = -(-n // 8) * 8 * block.stride
-        if not keep and free.get(size):
+        if keep != "all" and free.get(size):
             block.offset = free[size].pop()
         else:
             block.offset, arena = arena, arena + size
@@ -383,9 +383,9 @@ def plan(
         steps.append((1, block.index, 1))
         need = s_pad * (s_pad + block.stride)
         z_size = max(z_size, need)
-        if keep:
+        if keep != "nothing":
             p_size, scale_size = p_size + need, scale_size + s_pad
-        else:
+        if keep != "all":
             release(first)
             release(second)
     table = Plan(
@@ -406,8 +406,8 @@ def plan(
         leaf_keys=tuple(leaf_keys),
         arena=arena,
         z=z_size,
-        p=p_size if keep else z_size,
-        scale=scale_size if keep else max([m[3] for m in merges], default=0),
+        p=z_size if keep == "nothing" else p_size,
+        scale=max([m[3] for m in merges], default=0) if keep == "nothing" else scale_size,
         slots=max(program[0] for program in programs) * vector,
         vector=vector,
     )

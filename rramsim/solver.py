@@ -236,7 +236,7 @@ def _solve(
         solution, done = solve_lines(g, v_in, wires, None, max_cg=FEW_CG)
         if done.all():
             return solution
-    return Factorisation(g, wires, lines, np.float64).solve(v_in)
+    return Factorisation(g, wires, lines, np.float64, once=True).solve(v_in)
 
 
 def _few(g: NDArray[np.float64], v_in: NDArray[np.float64], wires: WiresConfig, lines: Lines) -> bool:
@@ -273,7 +273,7 @@ def cell_voltages(
     v_in = check_inputs(v_in, g.shape[0], lines)
     if wires.alpha or law is not None:
         return solve_nonlinear(g, v_in, wires, lines, law).v_cell
-    v_word, v_bit = Factorisation(g, wires, lines, np.float64).voltages(v_in)
+    v_word, v_bit = Factorisation(g, wires, lines, np.float64, once=True).voltages(v_in)
     return v_word - v_bit
 
 
