@@ -38,7 +38,6 @@ from rramsim.random import Cause, key, stream
 
 __all__ = ["Materials", "run_experiment", "run_trial"]
 
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 HISTOGRAM_BINS = 200
 AGEING_IMAGES = 32  # calibration images whose vectors stand for the reads of a lifetime
 EVALUATION_STREAM = 1_000_000  # noise stream of final evaluations, apart from those of checkpoints
@@ -279,6 +278,7 @@ _worker: dict[str, Any] = {}  # what this worker process holds between trials
 
 def _start_worker(config: ExperimentConfig, queue: Any) -> None:
     """Runs once in each worker: one thread, quiet on Ctrl-C, gone when the parent is."""
+    import numba
     import threadpoolctl
 
     signal.signal(signal.SIGINT, lambda *_: os._exit(130))
@@ -291,6 +291,7 @@ def _start_worker(config: ExperimentConfig, queue: Any) -> None:
 
         threading.Thread(target=leave_with_parent, daemon=True).start()
     _worker["limits"] = threadpoolctl.threadpool_limits(1)
+    numba.set_num_threads(1)
     _worker["materials"] = Materials.load(config)
     _worker["queue"] = queue
 
@@ -314,8 +315,6 @@ def _work_trial(teacher_outputs: NDArray[np.float32], chip_id: int) -> dict[str,
 @contextlib.contextmanager
 def _pool(config: ExperimentConfig, n_workers: int) -> Iterator[tuple[ProcessPoolExecutor, Any]]:
     """Spawned single-threaded workers; they are ended when the block is left by an error or Ctrl-C."""
-    before = {name: os.environ.get(name) for name in THREAD_VARIABLES}
-    os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))  # read by the children when they import
     context = multiprocessing.get_context("spawn")
     queue = context.SimpleQueue()
     pool = ProcessPoolExecutor(
@@ -331,12 +330,6 @@ def _pool(config: ExperimentConfig, n_workers: int) -> Iterator[tuple[ProcessPoo
                 child.terminate()
         pool.shutdown(wait=False, cancel_futures=True)
         raise
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 # -- the run --------------------------------------------------------------------------------------
