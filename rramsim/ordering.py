@@ -153,7 +153,7 @@ class Block:
         i0, i1, j0, j1 = self.lines
         return i1 - i0 if side in "LRW" else j1 - j0
 
-    @property
+    @functools.cached_property
     def n_ports(self) -> int:
         return sum(self.size(side) for side in self.order)
 
