@@ -97,7 +97,8 @@ class Rewrite(LayerStep):
     writes : float
         Stop at so many writes per cell of the layer, its first programming included.
     ridge : float
-        Pull to the network's own weights, over the mean diagonal of H.
+        Pull to the network's own weights, over the mean diagonal of H, times rows per sample: the fewer
+        samples a layer has, the less they are trusted.
     follow : float
         See `lsq.sequential`.
     margin : float
@@ -111,9 +112,9 @@ class Rewrite(LayerStep):
     def __init__(
         self,
         *,
-        passes: int = 5,
-        writes: float = 0.68,
-        ridge: float = 0.1,
+        passes: int = 6,
+        writes: float = 0.72,
+        ridge: float = 0.2,
         follow: float = 1.0,
         margin: float = 0.0,
         sigma_scale: float = 1.0,
@@ -186,9 +187,10 @@ class Rewrite(LayerStep):
         host, sheet = work.host, work.bench.deployment.chip.datasheet
         assert host.levels is not None
         energy = max(float(np.diag(samples.gram).mean()), 1e-12)
-        gram = samples.gram + self.ridge * energy * np.eye(len(samples.gram))
+        pull = self.ridge * energy * work.info.n_rows / samples.n
+        gram = samples.gram + pull * np.eye(len(samples.gram))
         slope = samples.slope(samples.target - total)
-        slope += self.ridge * energy * (samples.ideal - cells.weights)
+        slope += pull * (samples.ideal - cells.weights)
         level_u = np.asarray(sheet.levels) / work.info.g_unit
         level_sd = np.sqrt(spread.of(level_u))
         carry = expected_carry(work.knowledge)
