@@ -95,7 +95,7 @@ def measure(
     images = dataset.splits["calibration"].images[: arguments.calibration]
     plain = Deployment(network, SimulatedChip(config, shapes, chip=chip_id))
     plain.map(images)
-    mapped = accuracy(plain.fork(), dataset, arguments.split, arguments.images)
+    mapped = accuracy(plain.fork(), dataset, arguments.split, arguments.mapped_images)
     chip = SimulatedChip(config, shapes, chip=chip_id)
     begin, cpu = time.perf_counter(), time.process_time()
     report = tune(chip, network, network, images, strategy=arguments.strategy)
@@ -159,6 +159,9 @@ def main() -> None:
     parser.add_argument("--calibration", type=int, default=256)
     parser.add_argument("--split", default="test")
     parser.add_argument("--images", type=int, default=10_000)
+    parser.add_argument(
+        "--mapped-images", type=int, default=2_000, help="images that tell the accuracy before tuning"
+    )
     parser.add_argument("--json", type=Path, default=Path("tuning.json"))
     arguments = parser.parse_args()
     results: dict[str, Any] = json.loads(arguments.json.read_text()) if arguments.json.exists() else {}
