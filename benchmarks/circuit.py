@@ -92,9 +92,15 @@ def superlu(g: Array, r: float, order: Array, n_rhs: int) -> Array:
     lu = splu(permuted, permc_spec="NATURAL", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
     position = np.empty_like(order)
     position[order] = np.arange(order.size)
-    rhs = np.zeros((order.size, n_rhs))
-    rhs[position[first[:n_rhs]], np.arange(n_rhs)] = 1.0 / r
-    return lu.solve(rhs)[position[last]].T / r
+    rows = np.empty((n_rhs, last.size))
+    for k in range(
+        0, n_rhs, 32
+    ):  # some at a time: all right-hand sides of a large array would fill the memory
+        sources = first[k : min(k + 32, n_rhs)]
+        rhs = np.zeros((order.size, sources.size))
+        rhs[position[sources], np.arange(sources.size)] = 1.0 / r
+        rows[k : k + 32] = lu.solve(rhs)[position[last]].T / r
+    return rows
 
 
 def reference(g: Array, v_in: Array, r: float) -> Array:
