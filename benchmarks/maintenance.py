@@ -4,7 +4,8 @@
 
 Three tables. `drift`: five periods of drift towards g_max (mean exponent 0.05 a period, lognormal spread of
 cells), lognormal writes of 0.3, after each period nothing, a recalibration without writes, or a
-visit of `maintain`. `power`: the published law at 0.3 V after 1e4 cycles, the same visits at 1e6 ... 1e9
+visit of `maintain` with 256 new unlabelled images each time (`maintain_same`: with the 256 of the first
+tuning). `power`: the published law at 0.3 V after 1e4 cycles, the same visits at 1e6 ... 1e9
 reads of real activity. `schedule`: `operate` decides by itself when to do what over 1e9 reads.
 Rows already in the file are kept; a stopped run goes on at the first missing one.
 """
@@ -27,7 +28,7 @@ from rramsim.datasets import load_dataset, load_teacher
 from rramsim.deployment import Deployment, layer_shapes
 from rramsim.periphery import ConverterConfig
 
-PRICE = 0.03
+PRICE = 0.1
 POWER_STEPS = (1e6, 1e7, 1e8, 1e9)  # reads since delivery at each visit
 
 
@@ -75,6 +76,8 @@ def row(network, data, args, law: str, mode: str, chip: int) -> dict:
         uniform=not falling,
     )
     caretaker = Caretaker(simulated, network, network, images, deployment, maintain=maintain)
+    if mode not in ("none", "recalibrate"):
+        caretaker.learn()
     typical = activity(deployment, images) if falling else None
     if mode == "schedule":
         operation = operate(
@@ -95,7 +98,9 @@ def row(network, data, args, law: str, mode: str, chip: int) -> dict:
         simulated.age(float(reads), typical)
         before.append(accuracy(caretaker.deployment, split, 10 + index, min(args.images, 2000) or 2000))
         if mode != "none":
-            bench = caretaker.visit(write=mode == "maintain")
+            first = 256 * (index + 1) if mode == "maintain" else 0  # unlabelled images abound in service
+            fresh = data["calibration"].images[first : first + 256]
+            bench = caretaker.visit(write=mode.startswith("maintain"), images=fresh)
             writes.append(bench.budget.cell_writes / bench.budget.n_cells)
             vectors.append(bench.budget.vectors)
         after.append(

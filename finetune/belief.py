@@ -37,6 +37,8 @@ class CellBelief:
         Between the two cells: outputs tell of their difference only.
     fresh : ndarray, shape (n_rows, n_cols, 2)
         The part of `variance` that no output has been compared with yet.
+    exponent : ndarray, shape (n_rows, n_cols, 2)
+        Mean exponent of the drift since the cell was written last.
     level_means, level_variances : ndarray, shape (n_levels,)
         What a new write leaves.
     """
@@ -45,6 +47,7 @@ class CellBelief:
     variance: NDArray[np.float64]
     covariance: NDArray[np.float64]
     fresh: NDArray[np.float64]
+    exponent: NDArray[np.float64]
     level_means: NDArray[np.float64]
     level_variances: NDArray[np.float64]
 
@@ -63,6 +66,7 @@ class CellBelief:
             level_variances[levels].astype(np.float64),
             np.zeros(levels.shape[:2]),
             level_variances[levels].astype(np.float64),
+            np.zeros(levels.shape),
             level_means,
             level_variances,
         )
@@ -82,7 +86,8 @@ class CellBelief:
         self.mean[mask] = self.level_means[levels[mask]]
         self.variance[mask] = self.level_variances[levels[mask]]
         self.covariance[mask.any(axis=2)] = 0.0
-        self.fresh[mask] = 0.0
+        self.fresh[mask] = self.variance[mask]
+        self.exponent[mask] = 0.0
 
     def drift(self, rate: float, activity: NDArray[np.float64], spread: float, rising: bool = True) -> None:
         """Reads moved every cell towards the end of its window.
@@ -103,7 +108,10 @@ class CellBelief:
         left = np.exp(-exponent)
         self.mean = self.mean + distance * (1.0 - left)
         self.covariance = self.covariance * left[:, :, 0] ** 2
-        widened = np.square(distance * left * exponent * spread)
+        # a cell that drifts fast goes on drifting fast: deviations add up, not their squares
+        total = self.exponent + exponent
+        widened = np.square(distance * left * spread) * (total**2 - self.exponent**2)
+        self.exponent = total
         self.variance = self.variance * left**2 + widened
         self.fresh = self.fresh * left**2 + widened
 
@@ -152,8 +160,9 @@ def observe(
     n_vectors, n_rows = x64.shape
     power = np.square(x64).sum(axis=0)
     fresh = belief.fresh.sum(axis=2)
-    settled = np.maximum(belief.weight_variance - fresh, 0.0)
-    surplus = np.square(residual).sum() - noise * residual.size - (power @ settled).sum()
+    # what was compared before leaves next to nothing along the inputs seen, whatever single weights may
+    # still vary by along others: only the fresh part explains residuals
+    surplus = np.square(residual).sum() - noise * residual.size
     factor = 1.0
     if fresh.any():
         factor = float(np.clip(surplus / max(float((power @ fresh).sum()), 1e-300), 1e-2, 1e2))

@@ -123,20 +123,39 @@ class Caretaker:
         logits = self.deployment.on(self.chip).run(self.images)
         return float((logits.argmax(axis=1) != self._answers).mean())
 
-    def visit(self, *, write: bool = True) -> Bench:
-        """Recalibrate every layer, with rewriting of cells or without; the bench tells the costs."""
+    def learn(self) -> Bench:
+        """Compare beliefs with a freshly tuned chip, writing nothing: later visits know better what moved."""
+        rate, limit = self.maintain.rate, self.maintain.limit
+        self.maintain.rate = self.maintain.limit = 0.0
+        try:
+            return self._run([self.maintain], "maintain")
+        finally:
+            self.maintain.rate, self.maintain.limit = rate, limit
+
+    def visit(self, *, write: bool = True, images: NDArray[np.float32] | None = None) -> Bench:
+        """Recalibrate every layer, with rewriting of cells or without; the bench tells the costs.
+
+        Parameters
+        ----------
+        images : ndarray, optional
+            Unlabelled images for this visit instead of the caretaker's own. New ones at every visit show
+            drift in directions that earlier ones left in the dark.
+        """
         steps = list(parse(self.after).stages)
         if len(steps) != 1 or not hasattr(steps[0], "steps"):
             raise InputError(f"caretaker: after must hold layer steps only, got {self.after!r}")
         parts: list[Any] = list(steps[0].steps)
         if write:
             parts = [self.maintain, *parts]
-        strategy = Composition(self.after, parts)
+        return self._run(parts, self.after, images)
+
+    def _run(self, parts: list[Any], text: str, images: NDArray[np.float32] | None = None) -> Bench:
+        strategy = Composition(text, parts)
         bench = Bench(
             self.chip,
             self.network,
             self.teacher,
-            self.images,
+            self.images if images is None else images,
             budget=self.budget,
             tier=strategy.needed_tier,
             seed=self.seed,

@@ -10,6 +10,7 @@ those that nobody can know but whose reset state is nearly exact to write again.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -179,14 +180,7 @@ class Maintain(LayerStep):
         if self.rate == 0.0:
             return belief
         activity = self._activity(bench, work, x)
-        ahead = CellBelief(
-            belief.mean,
-            belief.variance,
-            belief.covariance,
-            belief.fresh,
-            belief.level_means,
-            belief.level_variances,
-        )
+        ahead = replace(belief)
         ahead.drift(self.rate, activity, self.spread, self.rising)
         effect = x @ (ahead.weights - belief.weights).astype(np.float32)
         seen = y - x @ belief.weights.astype(np.float32)
@@ -214,6 +208,8 @@ class Maintain(LayerStep):
             [power @ relative[levels].sum(axis=2), np.full(energy.size, 2.0 * power.sum())], axis=1
         )
         # columns weigh alike once divided by their expected size
+        if sheet.error_law == "lognormal":
+            shapes[:, 1] = 0.0
         amounts = _non_negative(shapes / shapes[:, :1], energy / np.maximum(shapes[:, 0], 1e-300))
         if not amounts.any():
             amounts = np.array([self.sigma**2, 0.0])
