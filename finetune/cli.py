@@ -255,16 +255,17 @@ def _progress(settings: Any) -> Iterator[tuple[Any, Any]]:
 
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
-        tasks: dict[int, Any] = {}
+        n_chips = len(settings.experiment.chip_ids)
+        task = bars.add_task("starting", total=n_chips * len(stages))
+        shares: dict[tuple[int, str], float] = {}
 
         def notify(chip: int, stage: str, share: float) -> None:
-            if chip not in tasks:
-                tasks[chip] = bars.add_task(f"chip {chip}", total=1.0)
-            bars.update(tasks[chip], completed=share, description=f"chip {chip}: {stage[:40]}")
+            shares[chip, stage] = share
+            bars.update(task, completed=sum(shares.values()), description=f"chip {chip}: {stage[:40]}")
 
         def on_trial(chip: int, accuracy: Any) -> None:
-            if chip in tasks:
-                bars.remove_task(tasks.pop(chip))
+            shares.update({(chip, stage): 1.0 for stage in stages})
+            bars.update(task, completed=sum(shares.values()))
             bars.console.print(line(chip, accuracy), highlight=False)
 
         yield notify, on_trial

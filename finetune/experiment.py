@@ -1,4 +1,4 @@
-"""One trial from settings to archive rows, and the run that spreads trials over worker processes.
+"""One trial from settings to archive rows, and the run that spreads the work over worker processes.
 
 A trial is one chip. Every method starts from the same individual: the chip (seed, id) is made anew, reset,
 for each strategy, so all of them meet the same cells. Workers are spawned with one thread each, also when
@@ -33,17 +33,16 @@ from rramsim.chip import SimulatedChip
 from rramsim.datasets import Dataset, Split, load_dataset, load_teacher, teacher_names
 from rramsim.deployment import Deployment, layer_shapes
 from rramsim.network import Network
-from rramsim.protocol import Ledger
 from rramsim.random import Cause, key, stream
 
-__all__ = ["Materials", "run_experiment", "run_trial"]
+__all__ = ["Materials", "join_methods", "run_experiment", "run_method"]
 
 HISTOGRAM_BINS = 200
 AGEING_IMAGES = 32  # calibration images whose vectors stand for the reads of a lifetime
 EVALUATION_STREAM = 1_000_000  # noise stream of final evaluations, apart from those of checkpoints
 COSTS = ("vectors", "array_reads", "conversions", "cell_writes", "pulses", "max_cycles", "seconds", "joules")
 
-Notify = Callable[[int, str, float], None]  # chip, what it is doing, share of the trial done
+Notify = Callable[[int, str, float], None]  # chip, stage, share of the stage that is done
 
 
 @dataclass(frozen=True)
@@ -118,85 +117,92 @@ class Materials:
 # -- one trial ------------------------------------------------------------------------------------
 
 
-def run_trial(
-    materials: Materials, teacher_outputs: NDArray[np.float32], chip_id: int, notify: Notify
+def run_method(
+    materials: Materials, teacher_outputs: NDArray[np.float32], chip_id: int, method: str, notify: Notify
 ) -> dict[str, Any]:
-    """Map, tune with every strategy, evaluate: the arrays of `QUANTITIES` for one chip."""
+    """Tune one chip with one method, evaluate, age, evaluate again.
+
+    Returns
+    -------
+    dict
+        Arrays of `QUANTITIES` whose first axis is the stages of this method, or rows; see `join_methods`.
+    """
     config = materials.config
-    stages = config.stages
-    rows: dict[str, list[Any]] = {
-        name: [] for name in ("accuracy", "kl", "predictions", "layer_error", "overhead")
-    }
-    rows |= {"finished": [], "seconds": []}
-    ledgers: dict[str, list[list[float]]] = {name: [] for name in COSTS}
-    history: list[dict[str, Any]] = []
-    checkpoints: list[dict[str, Any]] = []
-    histogram = np.empty(0, dtype=np.int64)
     reads = config.lifetime.reads
+    first = config.methods.index(method) * (1 + len(reads))
+    stages = config.stages[first : first + 1 + len(reads)]
+    rows: dict[str, list[Any]] = {
+        f"trial/{name}": []
+        for name in ("accuracy", "kl", "predictions", "layer_error", "overhead", "finished")
+    }
+    rows |= {f"ledger/{name}": [] for name in COSTS} | {"timing/seconds": []}
+    started, finished = time.perf_counter(), True
 
-    def tell(index: int, share: float) -> None:
-        notify(chip_id, stages[index], (index + share) / len(stages))
+    def store(stage: str) -> None:
+        nonlocal started
+        outputs = _evaluate(deployment, materials.test, lambda done: notify(chip_id, stage, 0.4 + 0.6 * done))
+        predicted = outputs.argmax(axis=1)
+        rows["trial/predictions"].append(predicted.astype(np.uint8))
+        rows["trial/accuracy"].append(float((predicted == materials.test.labels).mean()))
+        rows["trial/kl"].append(float(distillation(teacher_outputs, outputs).mean()))
+        rows["trial/layer_error"].append(_layer_errors(materials, deployment))
+        rows["trial/overhead"].append(deployment.digital_overhead()["fraction_of_weights"])
+        rows["trial/finished"].append(finished)
+        ledger = chip.ledger
+        for name in COSTS:
+            rows[f"ledger/{name}"].append([getattr(ledger.layers[layer], name) for layer in materials.layers])
+        rows["timing/seconds"].append(time.perf_counter() - started)
+        started = time.perf_counter()
 
-    def store(
-        index: int, chip: SimulatedChip, deployment: Deployment, finished: bool, started: float
-    ) -> None:
-        _append_costs(ledgers, chip.ledger, materials.layers)
-        tell(index, 0.4)
-        outputs = _evaluate(deployment, materials.test, lambda share: tell(index, 0.4 + 0.55 * share))
-        rows["predictions"].append(outputs.argmax(axis=1).astype(np.uint8))
-        rows["accuracy"].append(float((outputs.argmax(axis=1) == materials.test.labels).mean()))
-        rows["kl"].append(float(distillation(teacher_outputs, outputs).mean()))
-        rows["layer_error"].append(_layer_errors(materials, deployment))
-        rows["overhead"].append(deployment.digital_overhead()["fraction_of_weights"])
-        rows["finished"].append(finished)
-        rows["seconds"].append(time.perf_counter() - started)
+    notify(chip_id, stages[0], 0.0)
+    chip = materials.chip(chip_id)
+    extra: dict[str, Any] = {}
+    if method == "mapped":
+        deployment = Deployment(materials.network, chip)
+        deployment.map(materials.calibration)
+        extra["cells/histogram"] = _histogram(materials, chip, deployment)
+        history, checkpoints = [], []
+    else:
+        report = tune(
+            chip,
+            materials.network,
+            materials.network,
+            materials.calibration,
+            strategy=method,
+            budget=config.tuning.budget,
+            seed=int(key(config.experiment.seed, Cause.TUNER, chip_id) >> np.uint64(1)),
+            evaluate=_checkpoint_accuracy(materials),
+        )
+        deployment, finished = report.deployment.on(chip), report.finished
+        history = [{"stage": first, **row} for row in report.history]
+        checkpoints = [
+            {
+                "stage": first,
+                "label": entry.label,
+                "vectors": entry.vectors,
+                "cell_writes": entry.cell_writes,
+                "accuracy": entry.value,
+            }
+            for entry in report.checkpoints
+        ]
+    store(stages[0])
+    if reads:
+        trace = deployment.fork().trace(materials.calibration[:AGEING_IMAGES])
+        activity = {layer: trace.codes(layer) for layer in materials.layers}
+    for stage, before, count in zip(stages[1:], (0.0, *reads)[:-1], reads, strict=True):
+        chip.age(count - before, activity)
+        store(stage)
+    extra |= _ragged("checkpoint", checkpoints, ("stage", "label", "vectors", "cell_writes", "accuracy"))
+    return {name: np.array(entry) for name, entry in rows.items()} | extra | _history(history)
 
-    for place, method in enumerate(config.methods):
-        index, started, finished = place * (1 + len(reads)), time.perf_counter(), True
-        tell(index, 0.0)
-        chip = materials.chip(chip_id)
-        if method == "mapped":
-            deployment = Deployment(materials.network, chip)
-            deployment.map(materials.calibration)
-            histogram = _histogram(materials, chip, deployment)
-        else:
-            report = tune(
-                chip,
-                materials.network,
-                materials.network,
-                materials.calibration,
-                strategy=method,
-                budget=config.tuning.budget,
-                seed=int(key(config.experiment.seed, Cause.TUNER, chip_id) >> np.uint64(1)),
-                evaluate=_checkpoint_accuracy(materials),
-            )
-            deployment, finished = report.deployment.on(chip), report.finished
-            history += [{"stage": index, **row} for row in report.history]
-            checkpoints += [
-                {
-                    "stage": index,
-                    "label": entry.label,
-                    "vectors": entry.vectors,
-                    "cell_writes": entry.cell_writes,
-                    "accuracy": entry.value,
-                }
-                for entry in report.checkpoints
-            ]
-        store(index, chip, deployment, finished, started)
-        if reads:
-            trace = deployment.fork().trace(materials.calibration[:AGEING_IMAGES])
-            activity = {layer: trace.codes(layer) for layer in materials.layers}
-        for age, (before, count) in enumerate(zip((0.0, *reads), reads, strict=False), start=1):
-            started = time.perf_counter()
-            chip.age(count - before, activity)
-            store(index + age, chip, deployment, finished, started)
-    seconds = rows.pop("seconds")
-    values = {f"trial/{name}": np.array(entry) for name, entry in rows.items()}
-    values |= {f"ledger/{name}": np.array(entry) for name, entry in ledgers.items()}
-    values["cells/histogram"] = histogram
-    values["timing/seconds"] = np.array(seconds)
-    values |= _ragged("checkpoint", checkpoints, ("stage", "label", "vectors", "cell_writes", "accuracy"))
-    values |= _history(history)
+
+def join_methods(parts: list[dict[str, Any]]) -> dict[str, Any]:
+    """One trial's arrays from those of its methods, in order."""
+    values: dict[str, Any] = {}
+    for name in {name for part in parts for name in part}:
+        arrays = [part[name] for part in parts if name in part]
+        filled = [array for array in arrays if array.size] or arrays[:1]
+        values[name] = filled[0] if name.startswith("cells/") else np.concatenate(filled)
     return values
 
 
@@ -250,11 +256,6 @@ def _histogram(materials: Materials, chip: SimulatedChip, deployment: Deployment
     return counts
 
 
-def _append_costs(ledgers: dict[str, list[list[float]]], ledger: Ledger, layers: list[str]) -> None:
-    for name in COSTS:
-        ledgers[name].append([getattr(ledger.layers[layer], name) for layer in layers])
-
-
 def _history(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Long form: a row for each number that a step recorded."""
     fixed = ("stage", "layer", "step", "vectors", "cell_writes")
@@ -301,7 +302,7 @@ def _work_teacher() -> NDArray[np.float32]:
     return materials.network.run(materials.test.images)
 
 
-def _work_trial(teacher_outputs: NDArray[np.float32], chip_id: int) -> dict[str, Any]:
+def _work_method(teacher_outputs: NDArray[np.float32], chip_id: int, method: str) -> dict[str, Any]:
     last = [0.0]
 
     def notify(*message: Any) -> None:
@@ -309,7 +310,7 @@ def _work_trial(teacher_outputs: NDArray[np.float32], chip_id: int) -> dict[str,
             last[0] = time.monotonic()
             _worker["queue"].put(message)
 
-    return run_trial(_worker["materials"], teacher_outputs, chip_id, notify)
+    return run_method(_worker["materials"], teacher_outputs, chip_id, method, notify)
 
 
 @contextlib.contextmanager
@@ -378,7 +379,7 @@ def run_experiment(
     todo = [chip for chip in config.experiment.chip_ids if chip not in done]
     if previous is not None and not todo:
         return previous
-    with _lock(out), _pool(config, min(workers, len(todo))) as (pool, queue):
+    with _lock(out), _pool(config, min(workers, len(todo) * len(config.methods))) as (pool, queue):
         if previous is None:
             outputs = _result(pool.submit(_work_teacher))
             _create(out, config, materials, outputs)
@@ -386,12 +387,22 @@ def run_experiment(
             outputs = previous["teacher/outputs"]
         _extend(out, config)
         rows = {int(chip): row for row, chip in enumerate(storage.planned_chips(out))}
-        futures = {pool.submit(_work_trial, outputs, chip): chip for chip in todo}
-        for future in _as_completed(futures, queue, notify):
-            values = _result(future)
-            storage.write_trial(out, rows[futures[future]], values)
-            if on_trial is not None:
-                on_trial(futures[future], values["trial/accuracy"])
+        # methods of a chip may run side by side; a trial is stored when its last one is done
+        futures = {
+            pool.submit(_work_method, outputs, chip, method): (chip, method)
+            for chip in todo
+            for method in config.methods
+        }
+        parts: dict[int, dict[str, Any]] = {chip: {} for chip in todo}
+        for future in _as_completed(set(futures), queue, notify):
+            chip, method = futures[future]
+            parts[chip][method] = _result(future)
+            if len(parts[chip]) == len(config.methods):
+                done_parts = parts.pop(chip)
+                values = join_methods([done_parts[method] for method in config.methods])
+                storage.write_trial(out, rows[chip], values)
+                if on_trial is not None:
+                    on_trial(chip, values["trial/accuracy"])
     return storage.open_archive(out)
 
 
@@ -484,18 +495,15 @@ def _result(future: Future[Any]) -> Any:
         ) from None
 
 
-def _as_completed(
-    futures: dict[Future[Any], int], queue: Any, notify: Notify | None
-) -> Iterator[Future[Any]]:
-    """Finished trials as they come; messages of the workers are passed on in between."""
-    left = set(futures)
+def _as_completed(left: set[Future[Any]], queue: Any, notify: Notify | None) -> Iterator[Future[Any]]:
+    """Finished futures as they come; messages of the workers are passed on in between."""
     while left:
         ready, left = wait(left, timeout=0.2, return_when=FIRST_COMPLETED)
         while not queue.empty():
             message = queue.get()
             if notify is not None:
                 notify(*message)
-        yield from sorted(ready, key=lambda future: futures[future])
+        yield from ready
 
 
 @contextlib.contextmanager

@@ -315,3 +315,22 @@ def test_bootstrap_interval_covers() -> None:
 def test_reading_needs_no_experiment() -> None:
     code = "import sys, rramsim.archive; assert not {'finetune', 'h5py'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_lifetime_stages(quick: ExperimentConfig, tmp_path: Path) -> None:
+    """Each method is followed by its ages; ageing costs no reads of the tuner and wears the cells."""
+    aged = dataclasses.replace(
+        quick.replaced(chips=1),
+        disturb=parse(type(quick.disturb), {"law": "power", "v_read": 0.3, "polarity": "negative"}),
+        lifetime=parse(type(quick.lifetime), {"reads": [1e3, 1e9]}),
+        converters=dataclasses.replace(quick.converters, v_read=0.3),
+    )
+    archive = run_experiment(aged, tmp_path / "aged.h5", workers=2)
+    assert archive.stages[:3] == ["mapped", "mapped + 1000 reads", "mapped + 1e+09 reads"]
+    assert len(archive.stages) == 9
+    for method in ("batch_norm", "lsq.affine"):
+        fresh, old = archive.cost("vectors", method), archive.cost("vectors", f"{method} + 1e+09 reads")
+        np.testing.assert_array_equal(fresh, old)
+    # digital corrections fit the chip as it was; on the mapped chip lower conductance may even help
+    worn = archive["trial/layer_error"][0, 8] / archive["trial/layer_error"][0, 6]
+    assert (worn > 1.0).all(), worn
