@@ -71,7 +71,7 @@ class Maintain(LayerStep):
         rate: float = 0.05,
         rising: bool = True,
         spread: float = 1.31,
-        price: float = 0.03,
+        price: float = 0.1,
         limit: float = 1.0,
         passes: int = 4,
         sigma: float = 0.3,
@@ -263,7 +263,7 @@ class Maintain(LayerStep):
         }
 
 
-def _non_negative(columns: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.float64]:
+def _non_negative(columns: NDArray[Any], values: NDArray[Any]) -> NDArray[Any]:
     """Least squares in two unknowns that must not be negative."""
     both, *_ = np.linalg.lstsq(columns, values, rcond=None)
     if (both >= 0.0).all():

@@ -7,4 +7,4 @@ from finetune.strategies.base import SCHEMES
 SCHEMES["affine"] = "lsq.affine"
 SCHEMES["default"] = "lsq.rewrite + lsq.affine + adapter(rank=2)"
 # the scheme of the paper: layerwise least squares, then zeroth order on the distillation loss
-SCHEMES["lsq+kd+zo"] = f"{SCHEMES['default']} + zo(steps=2)"
+SCHEMES["lsq+kd+zo"] = f"{SCHEMES['default']} + zo(reach=1, parameters='gain+offset', steps=1, images=128)"

@@ -96,6 +96,13 @@ def test_after_least_squares_it_does_no_harm(net, calibration):
     assert both.mean() < 1.05 * least.mean()
 
 
+def test_the_named_scheme_keeps_up_with_the_default(net, calibration):
+    least = errors(net, calibration, "default")[1]
+    both, reports = errors(net, calibration, "lsq+kd+zo")[1:]
+    assert both.mean() < 1.15 * least.mean()
+    assert {"lsq.rewrite", "zo"} <= {row["step"] for row in reports[0].history}
+
+
 @pytest.mark.parametrize(
     "strategy",
     [
