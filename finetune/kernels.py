@@ -18,6 +18,7 @@ def choose_moves(
     level_mean,
     level_sd,
     carry,
+    cost,
     price,
     limit,
     levels,
@@ -39,6 +40,7 @@ def choose_moves(
     allowed : bool (n_rows, n_cols, n_cells)
     level_mean, level_sd : (n_levels,)
     carry : share of the fixed error in the next write's error
+    cost : factor on all variances of a move
     price : (n_cols,), gain a move must exceed
     limit : (n_cols,), most moves of a column
     levels, chosen : int64 (n_rows, n_cols, n_cells) and float64 of that shape; new level, and gain of the
@@ -46,7 +48,7 @@ def choose_moves(
     """
     n_rows, n_cols, n_cells = mean.shape
     n_levels = level_mean.shape[0]
-    rest = 1.0 - carry * carry
+    rest = cost * (1.0 - carry * carry)
     for j in range(n_cols):
         for _ in range(limit[j]):
             best, best_i, best_k, best_q, best_d, best_m = price[j], -1, 0, 0, 0.0, 0.0
@@ -59,7 +61,7 @@ def choose_moves(
                     if not allowed[i, j, k] or chosen[i, j, k] > 0.0:
                         continue
                     f = factor[k]
-                    base = f * f * split[i, j, k]
+                    base = cost * f * f * split[i, j, k]
                     lift = carry * deviate[i, j, k]
                     for q in range(n_levels):
                         m = level_mean[q] + lift * level_sd[q]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from finetune import kernels
 from finetune.bench import Bench
-from finetune.strategies.base import LayerStep, first_writes, register
+from finetune.strategies.base import LayerStep, register
 from finetune.strategies.identify import (
     NOISE_VECTORS,
     Spread,
@@ -94,13 +94,15 @@ class Rewrite(LayerStep):
     ----------
     passes : int
         Read-identify-write rounds.
-    writes : float
-        Stop at so many writes per cell of the layer, its first programming included.
+    rewrites : float
+        Stop after so many writes per cell of the layer, the first programming not counted.
     ridge : float
         Pull to the network's own weights, over the mean diagonal of H, times rows per sample: the fewer
         samples a layer has, the less they are trusted.
     follow : float
         See `lsq.sequential`.
+    cost : float
+        Share of a new write's error that counts in all passes but the last: later passes correct the rest.
     margin : float
         Least gain of a move over the target's variance, times the number of rows.
     sigma_scale : float
@@ -113,28 +115,31 @@ class Rewrite(LayerStep):
         self,
         *,
         passes: int = 6,
-        writes: float = 0.72,
+        rewrites: float = 0.22,
         ridge: float = 0.2,
         follow: float = 1.0,
+        cost: float = 0.3,
         margin: float = 0.0,
         sigma_scale: float = 1.0,
     ) -> None:
+        if not cost >= 0.0:
+            raise InputError(f"lsq.rewrite: cost must be >= 0, got {cost:g}")
         if passes < 1:
             raise InputError(f"lsq.rewrite: passes must be >= 1, got {passes}")
         self.passes = passes
-        self.writes = writes
+        self.rewrites = rewrites
         self.ridge = ridge
         self.follow = follow
+        self.cost = cost
         self.margin = margin
         self.sigma_scale = sigma_scale
 
     def plan_layer(self, bench: Bench, layer: str, n_vectors: int) -> dict[str, float]:
         """A read of the samples in each pass; writes up to the limit."""
         info = bench.deployment.chip.layers[layer]
-        more = max(self.writes * info.n_cells - 1.06 * first_writes(bench, layer), 0.0)
         return {
             "vectors": self.passes * sample_count(info.n_rows, n_vectors) + 2 * NOISE_VECTORS,
-            "cell_writes": more,
+            "cell_writes": self.rewrites * info.n_cells,
         }
 
     def tune_layer(self, bench: Bench, work: Work) -> None:
@@ -146,7 +151,7 @@ class Rewrite(LayerStep):
         spread, noise = learn(work, samples, reading, self.sigma_scale)
         first = samples.error(reading.total)
         n_before = int(bench.budget.cycles(work.layer).sum())
-        n_free = int(self.writes * work.info.n_cells) - n_before
+        n_free = int(self.rewrites * work.info.n_cells)
         mask = np.zeros(0, dtype=bool)
         cells: Cells | None = None
         for turn in range(self.passes):
@@ -156,7 +161,8 @@ class Rewrite(LayerStep):
             if before is not None:
                 learn_carry(work.knowledge, before, cells, mask)
             share = -(-max(n_free, 0) // (self.passes - turn))
-            levels, mask = self._choose(work, samples, reading.total, cells, spread, share)
+            cost = self.cost if turn + 1 < self.passes else 1.0
+            levels, mask = self._choose(work, samples, reading.total, cells, spread, share, cost)
             if not mask.any():
                 break
             work.write(levels, mask)
@@ -182,10 +188,12 @@ class Rewrite(LayerStep):
         cells: Cells,
         spread: Spread,
         n_moves: int,
+        cost: float,
     ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """New levels and the mask of at most `n_moves` cells to write."""
         host, sheet = work.host, work.bench.deployment.chip.datasheet
         assert host.levels is not None
+        written = host.levels.astype(np.int64)
         energy = max(float(np.diag(samples.gram).mean()), 1e-12)
         pull = self.ridge * energy * work.info.n_rows / samples.n
         gram = samples.gram + pull * np.eye(len(samples.gram))
@@ -200,10 +208,10 @@ class Rewrite(LayerStep):
         limit = np.full(work.info.n_cols, most, dtype=np.int64)
 
         def run(price: float) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-            levels, chosen = host.levels.astype(np.int64).copy(), np.zeros(cells.mean.shape)
+            levels, chosen = written.copy(), np.zeros(cells.mean.shape)
             kernels.choose_moves(
                 slope.copy(), gram, cells.mean.copy(), cells.split, cells.deviate, cells.factor, allowed,
-                level_u, level_sd, carry, price / samples.importance, limit, levels, chosen,
+                level_u, level_sd, carry, cost, price / samples.importance, limit, levels, chosen,
             )  # fmt: skip
             return levels, chosen
 

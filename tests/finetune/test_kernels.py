@@ -8,7 +8,7 @@ from finetune import kernels
 
 
 def naive_moves(
-    slope, gram, mean, split, deviate, factor, allowed, level_mean, level_sd, carry, price, limit
+    slope, gram, mean, split, deviate, factor, allowed, level_mean, level_sd, carry, cost, price, limit
 ):
     """One column at a time, all candidates tried in Python."""
     slope, mean = slope.copy(), mean.copy()
@@ -21,7 +21,7 @@ def naive_moves(
                     continue
                 m = level_mean[q] + carry * deviate[i, j, k] * level_sd[q]
                 d = factor[k] * (m - mean[i, j, k])
-                variance = split[i, j, k] + (1 - carry**2) * level_sd[q] ** 2
+                variance = cost * (split[i, j, k] + (1 - carry**2) * level_sd[q] ** 2)
                 gain = 2 * slope[i, j] * d - gram[i, i] * (d**2 + factor[k] ** 2 * variance)
                 if gain > best:
                     best, found = gain, (i, k, q, d, m)
@@ -52,6 +52,7 @@ def test_choice_of_moves_is_the_greedy_one(seed, n_rows, n_cells):
         level_mean,
         0.2 * level_mean,
         0.5,
+        0.7,
         np.zeros(n_cols),
         np.full(n_cols, 4, dtype=np.int64),
     )
