@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from rramsim.checks import InputError
 from rramsim.protocol import ChipProtocol, Datasheet, LayerInfo, Ledger, Reading
@@ -113,11 +113,12 @@ class MeteredChip:
         """Set converter ranges."""
         self._chip.configure(layer, input_range=input_range, output_range=output_range)
 
-    def mvm(self, layer: str, codes: NDArray[Any], per_tile: bool = False) -> Reading:
+    def mvm(self, layer: str, codes: ArrayLike, per_tile: bool = False) -> Reading:
         """Read, if the budget allows all vectors."""
-        if len(codes) > self.vectors_left:
-            raise BudgetSpent(f"reading {len(codes)} vectors of {layer!r} with {self.vectors_left} left")
-        self.vectors += len(codes)
+        n_vectors = len(codes) if isinstance(codes, Sized) else 1
+        if n_vectors > self.vectors_left:
+            raise BudgetSpent(f"reading {n_vectors} vectors of {layer!r} with {self.vectors_left} left")
+        self.vectors += n_vectors
         return self._chip.mvm(layer, codes, per_tile)
 
     def wait(self, seconds: float) -> None:

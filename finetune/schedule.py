@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from finetune.bench import Bench
 from finetune.budget import Budget
@@ -273,7 +273,7 @@ class AlternatingReads:
             input_range = (-input_range[1], input_range[1])
         self._chip.configure(layer, input_range=input_range, output_range=output_range)
 
-    def mvm(self, layer: str, codes: NDArray[Any], per_tile: bool = False) -> Reading:
+    def mvm(self, layer: str, codes: ArrayLike, per_tile: bool = False) -> Reading:
         """Read with alternating polarity."""
         sent = np.asarray(codes, dtype=np.int32)
         bits = self._chip.datasheet.dac_bits

@@ -58,7 +58,7 @@ class Rule:
             return -rate * gradient
         if self.kind == "sign":
             return -rate * np.sign(gradient)
-        if self.first_moment is None:
+        if self.first_moment is None or self.second_moment is None:
             self.first_moment = np.zeros_like(gradient)
             self.second_moment = np.zeros_like(gradient)
         self.first_moment = self.momentum * self.first_moment + (1.0 - self.momentum) * gradient

@@ -53,7 +53,7 @@ class Strategy:
     """
 
     name: ClassVar[str] = ""
-    tier: ClassVar[Tier] = Tier.LAYERS
+    tier: Tier = Tier.LAYERS
     from_reset: ClassVar[bool] = False  # writes the cells itself, so wants a chip that was not mapped
 
     def plan(self, bench: Bench) -> dict[str, float]:
@@ -79,7 +79,7 @@ class LayerStep:
     """A component that tunes one layer after another; see `Work` for what it has at hand."""
 
     name: ClassVar[str] = ""
-    tier: ClassVar[Tier] = Tier.LAYERS
+    tier: Tier = Tier.LAYERS
     from_reset: ClassVar[bool] = False
 
     def plan_layer(self, bench: Bench, layer: str, n_vectors: int) -> dict[str, float]:

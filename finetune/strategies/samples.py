@@ -89,7 +89,7 @@ class Samples:
         """Mean over columns of the squared error relative to the target's variance."""
         return float(np.mean(np.square(self.target - total).mean(axis=0) * self.importance))
 
-    def slope(self, residual: NDArray[np.float32]) -> NDArray[np.float64]:
+    def slope(self, residual: NDArray[Any]) -> NDArray[np.float64]:
         """``X' residual / n``."""
         return (self.x.T @ residual).astype(np.float64) / self.n
 

@@ -8,6 +8,7 @@ little left to read; and it uses all measured logits (derivative-free Gauss-Newt
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from rramsim.protocol import Tier
 
 __all__ = ["ZerothOrder", "column_spread", "positions", "tail_layers"]
 
+N_HALVINGS = 4  # of a move that raised the loss
 N_FOLDS = 4  # groups of images for the held-out choice of the damping
 
 
@@ -254,6 +256,11 @@ class ZerothOrder(Strategy):
             touched = parameters.touched(before, optimizer.x)
             if not touched:
                 return
+            for _ in range(N_HALVINGS):  # far from the solution the model promises too much
+                parameters.write(optimizer.x)
+                if np.square(outcome(measurement.changed(touched)) - target).mean() < loss:
+                    break
+                optimizer.x = 0.5 * (before + optimizer.x)
             parameters.write(optimizer.x)
             here = outcome(measurement.base(touched))
         loss = float(np.square(here - target).mean())
@@ -307,7 +314,7 @@ class ZerothOrder(Strategy):
             state["best_loss"], state["best_x"] = self._best
         return state
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from `state_dict`."""
         self._step = int(state["step"])
         self._optimizer_state = state.get("optimizer")
