@@ -267,7 +267,7 @@ class ZerothOrder(Strategy):
         self._remember(loss, optimizer.x)
         optimizer.settle(loss)
         parameters.write(optimizer.x)
-        bench.record("", "zo", loss=optimizer.best_loss)
+        bench.record("", "zo", loss=min(loss, optimizer.best_loss))
 
     def _round(
         self,
