@@ -26,6 +26,7 @@ VIEWS = (
     "Transpose",
     "Slice",
     "Constant",
+    "Expand",
 )
 
 
@@ -155,8 +156,9 @@ class Network:
         if images.shape[1:] != self.input_shape:
             raise InputError(f"inputs must have shape (n, {self.input_shape}), got {images.shape}")
         images = images.astype(self.input_dtype, copy=False)
+        size = int(self.metadata.get("batch", BATCH))  # some ONNX files fix the batch
         parts = [
-            self.evaluate({"input": images[i : i + BATCH]}, self.output) for i in range(0, len(images), BATCH)
+            self.evaluate({"input": images[i : i + size]}, self.output) for i in range(0, len(images), size)
         ]
         return np.concatenate(parts)
 
@@ -266,6 +268,22 @@ class Network:
         from rramsim.network.storage import save
 
         save(self, target)
+
+    @classmethod
+    def from_onnx(
+        cls, path: str | Path, *, fold_batch_norm: bool = False, input_shape: Sequence[int] | None = None
+    ) -> Network:
+        """Read an ONNX file; see `rramsim.network.onnx_import.from_onnx`."""
+        from rramsim.network.onnx_import import from_onnx
+
+        return from_onnx(path, fold_batch_norm=fold_batch_norm, input_shape=input_shape)
+
+    @classmethod
+    def from_torch(cls, module: Any, example: Any, *, fold_batch_norm: bool = False) -> Network:
+        """Convert a torch module; see `rramsim.network.onnx_import.from_torch`."""
+        from rramsim.network.onnx_import import from_torch
+
+        return from_torch(module, example, fold_batch_norm=fold_batch_norm)
 
     @classmethod
     def load(cls, source: str | Path | Any) -> Network:

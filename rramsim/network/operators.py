@@ -6,6 +6,7 @@ a temporary of its own that may be overwritten.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -148,9 +149,10 @@ def _hard_sigmoid(x: Array, node: Node) -> Array:
 
 
 def _softmax(node: Node, xs: list[Array], reuse: bool) -> Array:
-    axis = int(node.attributes.get("axis", -1))
-    e = np.exp(xs[0] - xs[0].max(axis=axis, keepdims=True))
-    return e / e.sum(axis=axis, keepdims=True)
+    x, axis = xs[0], int(node.attributes.get("axis", -1))
+    axes = tuple(range(axis % x.ndim, x.ndim)) if node.attributes.get("flatten", 0) else axis
+    e = np.exp(x - x.max(axis=axes, keepdims=True))
+    return e / e.sum(axis=axes, keepdims=True)
 
 
 def _flatten(node: Node, xs: list[Array], reuse: bool) -> Array:
@@ -183,11 +185,31 @@ def _unsqueeze(node: Node, xs: list[Array], reuse: bool) -> Array:
     return np.expand_dims(xs[0], axes)
 
 
-def _reduce_mean(node: Node, xs: list[Array], reuse: bool) -> Array:
-    axes = _axes(node, xs)
-    if axes is None and node.attributes.get("noop_with_empty_axes", 0):
-        return xs[0]
-    return xs[0].mean(axis=axes, keepdims=bool(node.attributes.get("keepdims", 1)))
+def _reduce(function: Callable[..., Array]) -> Callable[[Node, list[Array], bool], Array]:
+    def apply(node: Node, xs: list[Array], reuse: bool) -> Array:
+        axes = _axes(node, xs)
+        if axes is None and node.attributes.get("noop_with_empty_axes", 0):
+            return xs[0]
+        return function(xs[0], axis=axes, keepdims=bool(node.attributes.get("keepdims", 1)))
+
+    return apply
+
+
+def _lrn(node: Node, xs: list[Array], reuse: bool) -> Array:
+    """Local response normalisation over neighbouring channels."""
+    x, size = xs[0], int(node.attributes["size"])
+    before, after = (size - 1) // 2, size // 2
+    widths = [(0, 0), (before, after), *((0, 0),) * (x.ndim - 2)]
+    squares = np.pad(np.square(x), widths)
+    total = sum(squares[:, i : i + x.shape[1]] for i in range(size))
+    alpha, beta = node.attributes.get("alpha", 1e-4), node.attributes.get("beta", 0.75)
+    scale = np.float32(node.attributes.get("bias", 1.0)) + np.float32(alpha / size) * total
+    return x / scale ** np.float32(beta)
+
+
+def _constant_of_shape(node: Node, xs: list[Array], reuse: bool) -> Array:
+    value = np.asarray(node.attributes.get("value", np.zeros(1, dtype=np.float32)))
+    return np.full(tuple(int(n) for n in xs[0]), value.reshape(-1)[0])
 
 
 def _pad(node: Node, xs: list[Array], reuse: bool) -> Array:
@@ -246,6 +268,19 @@ OPERATORS: dict[str, Callable[[Node, list[Array], bool], Array]] = {
     "Sub": _binary(np.subtract),
     "Mul": _binary(np.multiply),
     "Div": _divide,
+    "Sum": lambda node, xs, reuse: functools.reduce(np.add, xs),
+    "Max": lambda node, xs, reuse: functools.reduce(np.maximum, xs),
+    "Min": lambda node, xs, reuse: functools.reduce(np.minimum, xs),
+    "Floor": _elementwise(lambda x, n: np.floor(x)),
+    "Reciprocal": _elementwise(lambda x, n: 1 / x),
+    "LRN": _lrn,
+    "ConstantOfShape": _constant_of_shape,
+    "Neg": _elementwise(lambda x, n: -x),
+    "Where": lambda node, xs, reuse: np.where(*xs),
+    "Equal": lambda node, xs, reuse: np.equal(*xs),
+    "Expand": lambda node, xs, reuse: np.broadcast_to(
+        xs[0], np.broadcast_shapes(xs[0].shape, tuple(int(n) for n in xs[1]))
+    ),
     "Pow": lambda node, xs, reuse: np.power(xs[0], xs[1]).astype(xs[0].dtype, copy=False),
     "Concat": lambda node, xs, reuse: np.concatenate(xs, axis=int(node.attributes.get("axis", 1))),
     "Flatten": _flatten,
@@ -253,7 +288,9 @@ OPERATORS: dict[str, Callable[[Node, list[Array], bool], Array]] = {
     "Transpose": lambda node, xs, reuse: np.transpose(xs[0], node.attributes.get("perm")),
     "Squeeze": _squeeze,
     "Unsqueeze": _unsqueeze,
-    "ReduceMean": _reduce_mean,
+    "ReduceMean": _reduce(np.mean),
+    "ReduceSum": _reduce(np.sum),
+    "ReduceMax": _reduce(np.max),
     "Pad": _pad,
     "Slice": _slice,
     "Softmax": _softmax,
