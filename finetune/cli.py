@@ -83,6 +83,56 @@ def run(
 
 
 @main.command()
+@click.argument("config", type=click.Path(path_type=Path))
+@click.option("--seed", type=int, help="Seed instead of the configuration's.")
+@click.option("--chips", help="How many chips, or their ids separated by commas.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder of archives [default: results/NAME].")
+@click.option("--workers", type=int, default=None, help="Processes of one thread each [default: all cores].")
+@click.option("--fresh", is_flag=True, help="Replace the archives instead of continuing them.")
+def sweep(
+    config: Path, seed: int | None, chips: str | None, out: Path | None, workers: int | None, fresh: bool
+) -> None:
+    """Run every combination of a TOML file's table [sweep], an archive each, or continue."""
+    from finetune.experiment import run_experiment
+    from finetune.sweep import load_sweep
+
+    name, cases = load_sweep(config)
+    folder = Path("results") / name if out is None else out
+    archives = {}
+    for number, case in enumerate(cases, start=1):
+        settings = case.config.replaced(seed=seed, chips=_chips(chips))
+        click.echo(f"{number} of {len(cases)}: {case.label}")
+        with _progress(settings) as (notify, on_trial):
+            archives[case.label] = run_experiment(
+                settings,
+                folder / case.file_name,
+                workers=_cores() if workers is None else workers,
+                fresh=fresh,
+                notify=notify,
+                on_trial=on_trial,
+            )
+    _print_sweep(name, archives)
+    click.echo(f"archives: {folder}")
+
+
+def _print_sweep(name: str, archives: dict[str, Any]) -> None:
+    """Mean accuracy and worst chip of every stage and case."""
+    from rich.table import Table
+
+    from rramsim.statistics import spread
+
+    table = Table(title=f"{name}: accuracy in %, mean over chips (worst chip)")
+    table.add_column("stage")
+    for label in archives:
+        table.add_column(label, justify="right")
+    stages = next(iter(archives.values())).stages
+    for stage in stages:
+        overs = [spread(100 * archive.accuracy(stage)) for archive in archives.values()]
+        table.add_row(stage, *(f"{over.mean:.2f} ({over.worst:.2f})" for over in overs))
+    _console().print(table)
+
+
+@main.command()
 @click.argument("archive", type=click.Path(path_type=Path))
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Folder of the figures [default: beside the archive]."

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from rramsim.network import Network, lowering
 
 from finetune.objective import fisher_factor, softmax
 from rramsim.checks import InputError
+from rramsim.network import Network, lowering
 from rramsim.random import Cause, stream, text_key
 
 __all__ = ["channel_weights", "descendants", "image_weights"]
