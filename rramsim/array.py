@@ -18,7 +18,7 @@ from rramsim.kernels.convolution import pack_weights
 from rramsim.mapping import TileLayout
 from rramsim.wiring import WiresConfig
 
-__all__ = ["LayerArray"]
+__all__ = ["LayerArray", "refresh_all"]
 
 Packed = tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]
 
@@ -80,6 +80,11 @@ class LayerArray:
         return self.alpha == 0.0
 
     @property
+    def stale(self) -> bool:
+        """Whether a cell has changed since the matrices were made."""
+        return self._seen_version != self.cells.version
+
+    @property
     def solved_conductance(self) -> NDArray[np.float32] | None:
         """Conductances [S] that the present wire solutions belong to; None without wires."""
         return None if self._solved is None else self._solved.copy()
@@ -120,25 +125,36 @@ class LayerArray:
         self._refresh_variance(g)
         self._seen_version = self.cells.version
 
-    def _solve_wires(self, g: NDArray[np.floating]) -> None:
-        from rramsim.solver import effective_conductances
-
-        assert self.wires is not None
-        tiles = self.tiles()
+    def _stale_tiles(self, g: NDArray[np.floating]) -> list[tuple[slice, slice]]:
+        """Tiles whose cells have changed by more than the tolerance since their last solution."""
         if self._solved is None:
             self._solved = np.full(g.shape, np.nan, dtype=np.float32)
         stale = []
-        for tile in tiles:
+        for tile in self.tiles():
             change = np.abs(g[tile] - self._solved[tile]).max()  # NaN before the first solution
             if not change <= self.tolerance * g[tile].max():
                 stale.append(tile)
             else:
                 self.worst_change = max(self.worst_change, float(change / g[tile].max()))
+        return stale
+
+    def _solve_wires(self, g: NDArray[np.floating]) -> None:
+        from rramsim.solver import effective_conductances
+
+        assert self.wires is not None
+        stale = self._stale_tiles(g)
         solved = effective_conductances([np.asarray(g[tile], dtype=np.float64) for tile in stale], self.wires)
-        for tile, matrix in zip(stale, solved, strict=True):
+        self._take(g, stale, solved)
+
+    def _take(
+        self, g: NDArray[np.floating], tiles: list[tuple[slice, slice]], solved: list[NDArray[Any]]
+    ) -> None:
+        """Keep solutions together with the conductances they belong to."""
+        assert self._solved is not None
+        for tile, matrix in zip(tiles, solved, strict=True):
             self._effective[tile] = matrix
             self._solved[tile] = g[tile]
-        self.n_solved += len(stale)
+        self.n_solved += len(tiles)
 
     def _refresh_variance(self, g: NDArray[np.floating]) -> None:
         sigma = self.cells.read_sigma()
@@ -249,3 +265,25 @@ class LayerArray:
         if self._minus is None:
             return lines[:, self._plus].astype(np.float32)
         return (lines[:, self._plus] - lines[:, self._minus]).astype(np.float32)
+
+
+SOLVE_TILES = 64  # tiles of one threaded batch: keeps every thread busy and bounds the memory
+
+
+def refresh_all(arrays: list[LayerArray]) -> None:
+    """`LayerArray.refresh` of many layers, their stale tiles solved together.
+
+    Small layers have fewer tiles than there are threads; together they keep all of them busy.
+    """
+    from rramsim.solver import effective_conductances
+
+    wired = [a for a in arrays if a.wires is not None and a.linear and a.stale]
+    jobs = [(a, tile) for a in wired for tile in a._stale_tiles(a.cells.conductance)]
+    for first in range(0, len(jobs), SOLVE_TILES):
+        part = jobs[first : first + SOLVE_TILES]
+        assert part[0][0].wires is not None
+        tiles = [np.asarray(a.cells.conductance[tile], dtype=np.float64) for a, tile in part]
+        for (a, tile), matrix in zip(part, effective_conductances(tiles, part[0][0].wires), strict=True):
+            a._take(a.cells.conductance, [tile], [matrix])
+    for a in arrays:
+        a.refresh()

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rramsim.array import LayerArray
+from rramsim.array import LayerArray, refresh_all
 from rramsim.cell import CellArray, CellsConfig, DisturbConfig, FaultsConfig
 from rramsim.checks import InputError, nearest_name
 from rramsim.kernels import read as read_kernels
@@ -484,6 +484,10 @@ class SimulatedChip:
             return self._layers[name]
         except KeyError:
             raise InputError(f"no layer {name!r} on this chip; {nearest_name(name, self._layers)}") from None
+
+    def refresh(self) -> None:
+        """Bring every layer's effective matrices up to date, solving all stale tiles in one batch."""
+        refresh_all([item.array for item in self._layers.values()])
 
     # -- simulator only -----------------------------------------------------------------------
 
