@@ -18,10 +18,10 @@ run: $(VENV)/.ready
 	$(BIN)/rramsim run $(ARGS)
 
 test: $(VENV)/.ready-test
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest -n 2 -m "not slow" $(ARGS)
 
 test-all: $(VENV)/.ready-test
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 $(ARGS)
 
 lint: $(VENV)/.ready-test
 	$(BIN)/ruff check .

@@ -77,6 +77,7 @@ def run(
             on_trial=on_trial,
         )
     _print_table(archive)
+    _note_overlap(settings.cells)
     click.echo(f"archive: {out}")
     if not no_figures:
         _draw(archive, out.with_suffix(""))
@@ -246,6 +247,19 @@ def _console() -> Any:
     from rich.console import Console
 
     return Console(width=None if sys.stdout.isatty() else WIDE)
+
+
+def _note_overlap(cells: Any) -> None:
+    """Say on stderr when levels overlap beyond use, with the raw level error rate."""
+    import warnings
+
+    from rramsim.cell import OverlapWarning, check_overlap
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", OverlapWarning)
+        check_overlap(cells)
+    for entry in caught:
+        click.echo(f"note: {entry.message}", err=True)
 
 
 def _cores() -> int:

@@ -10,7 +10,8 @@ from click.testing import CliRunner, Result
 
 from finetune.cli import main
 from finetune.config import default_experiment, load_experiment
-from rramsim.archive import Archive
+from finetune.sweep import load_sweep
+from rramsim.archive import Archive, open_archive
 from rramsim.checks import InputError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -163,6 +164,10 @@ def test_the_embedded_default_is_the_example() -> None:
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("examples/*.toml")), ids=lambda path: path.stem)
 def test_examples_are_valid(path: Path) -> None:
+    if "[sweep]" in path.read_text(encoding="utf-8"):
+        _, cases = load_sweep(path)
+        assert len({case.config.digest for case in cases}) == len(cases) > 1
+        return
     config = load_experiment(path)
     again = load_experiment(path)
     assert config == again
@@ -175,3 +180,30 @@ def test_digest_sees_what_matters() -> None:
     assert config.replaced(seed=7).digest != config.digest
     with pytest.raises(InputError, match="name must be usable"):
         type(config.experiment)(name="a/b")
+
+
+def test_full_example_runs_everything_together(tmp_path: Path) -> None:
+    """Multi-level cells, faults, read noise, exact IR drop and read disturbance, end to end."""
+    example = Path(__file__).parents[1] / "examples" / "full.toml"
+    out = tmp_path / "full.h5"
+    arguments = ["run", str(example), "--chips", "1", "--out", str(out), "--workers", "1", "--no-figures"]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0, result.output
+    archive = open_archive(out)
+    assert archive.n_trials == 1
+    assert archive.stages[:3] == ["mapped", "mapped + 1e+06 reads", "mapped + 1e+09 reads"]
+    worn, fresh = archive.accuracy("mapped + 1e+09 reads")[0], archive.accuracy("mapped")[0]
+    assert worn < fresh  # a billion reads at 0.3 V after 10,000 cycles are felt
+
+
+def test_overlapping_levels_are_noted_with_their_error_rate(tmp_path: Path) -> None:
+    config = tmp_path / "wide.toml"
+    config.write_text(
+        '[experiment]\nchips = 1\ndataset = "digits"\nnetwork = "cnn_digits"\n'
+        "n_calibration = 16\nn_test = 20\n"
+        '[cells]\nsigma = 0.5\n[tuning]\nstrategies = ["lsq.affine"]\n'
+    )
+    arguments = ["run", str(config), "--out", str(tmp_path / "w.h5"), "--workers", "1", "--no-figures"]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0, result.output
+    assert "16 levels overlap: a cell is read back as another level with probability 0." in result.output

@@ -94,6 +94,7 @@ class Network:
         self.metadata = dict(metadata or {})
         self.nodes = tuple(_checked(node) for node in nodes)
         self._by_name: dict[str, Node] = {}
+        self._viewed: set[str] = set()  # tensors whose memory another tensor may share
         for node in self.nodes:
             self._link(node)
         if output not in self._by_name:
@@ -109,6 +110,8 @@ class Network:
             if source != "input" and source not in self._by_name:
                 raise InputError(f"node {node.name!r} reads {source!r}, which no earlier node makes")
         self._by_name[node.name] = node
+        if node.op in VIEWS:
+            self._viewed.update(node.inputs)
 
     def _probe(self) -> None:
         """Run one zero input, so that shapes that do not fit are found here and not later."""
@@ -232,7 +235,8 @@ class Network:
         source = node.inputs[0]
         if source not in memo or readers[source] > node.inputs.count(source) or source in kept:
             return False
-        return node.inputs.count(source) == 1 and self._by_name[source].op not in VIEWS
+        shared = source in self._viewed or self._by_name[source].op in VIEWS
+        return node.inputs.count(source) == 1 and not shared
 
     # -- transformation and storage -----------------------------------------------------------
 

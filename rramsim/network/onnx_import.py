@@ -20,6 +20,9 @@ from rramsim.network.operators import OPERATORS
 
 __all__ = ["from_onnx", "from_torch"]
 
+# operators whose constant inputs are parameters here, or whose meaning depends on the opset
+NOT_FOLDED = ("BatchNormalization", "Clip", "Conv", "Gemm", "Softmax")
+
 
 def _onnx() -> Any:
     try:
@@ -66,25 +69,34 @@ def from_torch(module: Any, example: Any, *, fold_batch_norm: bool = False) -> N
     ----------
     example : torch.Tensor
         One batch of inputs, shape (n, ...).
+
+    The module itself keeps its mode.
     """
     import tempfile
+    import warnings
 
     _onnx()
     try:
         import torch
     except ImportError:
         raise InputError("converting a torch module needs torch: pip install 'rramsim[train]'") from None
-    with tempfile.TemporaryDirectory() as folder:
+    modes = {part: part.training for part in module.modules()}
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # torch's, of its own exporter
         path = Path(folder) / "module.onnx"
-        torch.onnx.export(
-            module.eval(),
-            (example,),
-            str(path),
-            dynamo=False,
-            input_names=["input"],
-            dynamic_axes={"input": {0: "batch"}},
-            do_constant_folding=False,
-        )
+        try:
+            torch.onnx.export(
+                module.eval(),
+                (example,),
+                str(path),
+                dynamo=False,
+                input_names=["input"],
+                dynamic_axes={"input": {0: "batch"}},
+                do_constant_folding=False,
+            )
+        finally:
+            for part, mode in modes.items():
+                part.training = mode
         return from_onnx(path, fold_batch_norm=fold_batch_norm, input_shape=tuple(example.shape[1:]))
 
 
@@ -164,6 +176,11 @@ class _Reader:
         if node.op_type == "Constant":
             self.constants[node.output[0]] = np.asarray(next(iter(attributes.values())))
             return
+        if node.op_type == "ConstantOfShape":
+            value = np.asarray(attributes.get("value", np.zeros(1, dtype=np.float32)))
+            attributes = {"value": value.item(), "dtype": value.dtype.str}
+        if node.op_type == "Split" and self._as_slices(node, attributes):
+            return
         if self._fold(node, attributes):
             return
         handler: Callable[[Any, dict[str, Any]], Node | None] = getattr(
@@ -185,9 +202,13 @@ class _Reader:
     def _fold(self, node: Any, attributes: dict[str, Any]) -> bool:
         """Compute a node of constant inputs here and now."""
         known = all(tensor in self.constants for tensor in node.input if tensor)
-        if node.op_type not in OPERATORS or node.op_type in ("Cast", "Clip") or not (node.input and known):
+        if node.op_type not in OPERATORS or node.op_type in NOT_FOLDED or not (node.input and known):
             return False
-        values = [self.constants[tensor] for tensor in node.input if tensor]
+        if (node.op_type == "Slice" and "starts" in attributes) or "" in node.input:
+            return False  # forms that need their converter first
+        values = [self.constants[tensor] for tensor in node.input]
+        if node.op_type == "Cast":
+            attributes = {"to": self.onnx.helper.tensor_dtype_to_np_dtype(attributes["to"])}
         stand_in = Node(node.name, node.op_type, (), attributes, {})
         self.constants[node.output[0]] = np.asarray(OPERATORS[node.op_type](stand_in, values, False))
         return True
@@ -207,7 +228,11 @@ class _Reader:
         return Node(name, op, tuple(self._source(tensor) for tensor in inputs), attributes, parameters)
 
     def _plain(self, node: Any, attributes: dict[str, Any]) -> Node | None:
-        inputs = [tensor for tensor in node.input if tensor]
+        inputs = list(node.input)
+        while inputs and not inputs[-1]:
+            inputs.pop()
+        if "" in inputs:  # dropping one would shift those after it
+            return None
         return self._made(node, node.op_type, inputs, attributes)
 
     def _constant(self, node: Any, index: int) -> NDArray[Any] | None:
@@ -271,9 +296,40 @@ class _Reader:
     def _dropout(self, node: Any, attributes: dict[str, Any]) -> Node | None:
         return self._made(node, "Dropout", node.input[:1], {})
 
+    def _as_slices(self, node: Any, attributes: dict[str, Any]) -> bool:
+        """One Slice per output; sizes must be given and constant."""
+        sizes = attributes.get("split", self._constant(node, 1))
+        if sizes is None:
+            return False
+        ends = np.cumsum(np.asarray(sizes, dtype=np.int64))
+        axis = np.array([attributes.get("axis", 0)], dtype=np.int64)
+        for tensor, end, size in zip(node.output, ends, sizes, strict=True):
+            keys = [f"{tensor}:{name}" for name in ("starts", "ends", "axes")]
+            values = [np.array([end - size]), np.array([end]), axis]
+            self.constants |= dict(zip(keys, values, strict=True))
+            sources = tuple(self._source(name) for name in (node.input[0], *keys))
+            self.nodes.append(Node(self._free(tensor), "Slice", sources))
+            self.names[tensor] = self.nodes[-1].name
+        return True
+
+    def _pad(self, node: Any, attributes: dict[str, Any]) -> Node | None:
+        inputs = list(node.input)
+        if len(inputs) > 3 and inputs[3]:
+            axes = self._constant(node, 3)
+            if axes is None:
+                return None
+            attributes = {**attributes, "axes": axes.tolist()}
+        inputs = inputs[:3] if len(inputs) > 2 and inputs[2] else inputs[:2]
+        return self._made(node, "Pad", inputs, attributes)
+
     def _slice(self, node: Any, attributes: dict[str, Any]) -> Node | None:
         if "starts" not in attributes:
-            return self._plain(node, attributes)
+            inputs = list(node.input)
+            starts = self._constant(node, 1)
+            if len(inputs) > 4 and not inputs[3] and starts is not None:
+                inputs[3] = f"{node.output[0]}:axes"  # left out: the first axes
+                self.constants[inputs[3]] = np.arange(len(starts))
+            return None if "" in inputs else self._made(node, "Slice", inputs, attributes)
         for name in ("starts", "ends", "axes"):  # attributes until opset 9
             if name in attributes:
                 key = f"{node.output[0]}:{name}"

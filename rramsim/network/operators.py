@@ -109,6 +109,10 @@ def _binary(ufunc: Callable[..., Array]) -> Callable[[Node, list[Array], bool], 
     return apply
 
 
+def _variadic(ufunc: Callable[..., Array]) -> Callable[[Node, list[Array], bool], Array]:
+    return lambda node, xs, reuse: functools.reduce(ufunc, xs[1:], xs[0].copy() if len(xs) == 1 else xs[0])
+
+
 def _divide(node: Node, xs: list[Array], reuse: bool) -> Array:
     if xs[0].dtype.kind in "iu":
         return np.trunc(xs[0] / xs[1]).astype(xs[0].dtype)  # ONNX: integers round towards zero
@@ -122,7 +126,7 @@ def _relu(node: Node, xs: list[Array], reuse: bool) -> Array:
 def _clip(node: Node, xs: list[Array], reuse: bool) -> Array:
     low, high = node.attributes.get("min"), node.attributes.get("max")
     if low is None and high is None:
-        return xs[0]
+        return xs[0].copy()  # nodes after it may overwrite its output
     return np.clip(xs[0], low, high, out=xs[0] if reuse else None)
 
 
@@ -189,7 +193,7 @@ def _reduce(function: Callable[..., Array]) -> Callable[[Node, list[Array], bool
     def apply(node: Node, xs: list[Array], reuse: bool) -> Array:
         axes = _axes(node, xs)
         if axes is None and node.attributes.get("noop_with_empty_axes", 0):
-            return xs[0]
+            return xs[0].copy()
         return function(xs[0], axis=axes, keepdims=bool(node.attributes.get("keepdims", 1)))
 
     return apply
@@ -208,8 +212,13 @@ def _lrn(node: Node, xs: list[Array], reuse: bool) -> Array:
 
 
 def _constant_of_shape(node: Node, xs: list[Array], reuse: bool) -> Array:
-    value = np.asarray(node.attributes.get("value", np.zeros(1, dtype=np.float32)))
-    return np.full(tuple(int(n) for n in xs[0]), value.reshape(-1)[0])
+    value, kind = node.attributes.get("value", 0.0), node.attributes.get("dtype", "<f4")
+    return np.full(tuple(int(n) for n in xs[0]), value, dtype=kind)
+
+
+def _shape(node: Node, xs: list[Array], reuse: bool) -> Array:
+    span = slice(node.attributes.get("start"), node.attributes.get("end"))
+    return np.array(xs[0].shape[span], dtype=np.int64)
 
 
 def _pad(node: Node, xs: list[Array], reuse: bool) -> Array:
@@ -268,9 +277,9 @@ OPERATORS: dict[str, Callable[[Node, list[Array], bool], Array]] = {
     "Sub": _binary(np.subtract),
     "Mul": _binary(np.multiply),
     "Div": _divide,
-    "Sum": lambda node, xs, reuse: functools.reduce(np.add, xs),
-    "Max": lambda node, xs, reuse: functools.reduce(np.maximum, xs),
-    "Min": lambda node, xs, reuse: functools.reduce(np.minimum, xs),
+    "Sum": _variadic(np.add),
+    "Max": _variadic(np.maximum),
+    "Min": _variadic(np.minimum),
     "Floor": _elementwise(lambda x, n: np.floor(x)),
     "Reciprocal": _elementwise(lambda x, n: 1 / x),
     "LRN": _lrn,
@@ -295,7 +304,7 @@ OPERATORS: dict[str, Callable[[Node, list[Array], bool], Array]] = {
     "Slice": _slice,
     "Softmax": _softmax,
     "Gather": lambda node, xs, reuse: np.take(xs[0], xs[1], axis=int(node.attributes.get("axis", 0))),
-    "Shape": lambda node, xs, reuse: np.array(xs[0].shape, dtype=np.int64),
+    "Shape": _shape,
     "Cast": _cast,
     "Constant": lambda node, xs, reuse: node.parameters["value"],
     "Identity": lambda node, xs, reuse: xs[0],

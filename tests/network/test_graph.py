@@ -161,6 +161,23 @@ def test_replace_changes_one_node_and_not_the_original(x):
         network.replace("fc", {"weight": np.zeros((3, 3)), "bias": fc["bias"]})
 
 
+def test_work_in_place_touches_neither_inputs_nor_views(x):
+    weight = -np.ones((2, 2, 1, 1), dtype=np.float32)
+    nodes = [
+        Node("conv", "Conv", ("input",), {}, {"weight": weight}),
+        Node("flat", "Flatten", ("conv",)),
+        Node("relu", "Relu", ("conv",)),  # after a view of its input was taken
+        Node("flat_relu", "Flatten", ("relu",)),
+        Node("out", "Sub", ("flat", "flat_relu")),
+    ]
+    conv = -x.sum(axis=1, keepdims=True).repeat(2, axis=1).reshape(len(x), -1)
+    np.testing.assert_allclose(Network(nodes, x.shape[1:], "out").run(x), np.minimum(conv, 0), atol=1e-5)
+    for op in ("Clip", "Sum", "Max", "Identity"):  # pass their input through
+        before = x.copy()
+        Network([Node("a", op, ("input",)), Node("b", "Relu", ("a",))], x.shape[1:], "b").run(x)
+        np.testing.assert_array_equal(x, before)
+
+
 def test_saved_network_is_the_same(tmp_path, x):
     network = small_network()
     network.save(tmp_path / "net.h5")
