@@ -54,7 +54,13 @@ def test_imports_go_one_way(path: Path) -> None:
         assert where in H5PY_USERS
     if "matplotlib" in tops:
         assert path.name.startswith("plot")
-    assert not tops & {"torch", "tensorflow", "jax", "pickle", "onnxruntime"}, "never needed to run"
+    banned = {"torch", "tensorflow", "jax", "pickle", "onnxruntime"}
+    if where == "rramsim/network/onnx_import.py":  # converts torch modules; imports torch when asked to
+        body = ast.parse(path.read_text(encoding="utf-8")).body
+        outer = [ast.unparse(node) for node in body if isinstance(node, ast.Import | ast.ImportFrom)]
+        assert not [line for line in outer if "torch" in line]
+        banned -= {"torch"}
+    assert not tops & banned, "never needed to run"
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("rramsim/kernels/*.py")), ids=relative)
