@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +30,11 @@ class _Commands(click.Group):
             ctx.exit(2)
         except KeyboardInterrupt:
             click.echo("interrupted; the same command continues with the next trial", err=True)
+            # leaving joins the executor's threads, which now and then wait for ever for a worker that was
+            # ended in the middle of a message; the archive is whole after every trial, so leave anyway
+            watchdog = threading.Timer(5.0, os._exit, (130,))
+            watchdog.daemon = True
+            watchdog.start()
             ctx.exit(130)
 
 
