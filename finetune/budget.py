@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rramsim.checks import InputError
-from rramsim.protocol import ChipProtocol, Datasheet, LayerInfo, Ledger, Reading
+from rramsim.protocol import ChipProtocol, ForwardingChip, Reading
 
 __all__ = ["Budget", "BudgetSpent", "MeteredChip"]
 
@@ -41,7 +41,7 @@ class BudgetSpent(Exception):
     """The next operation would exceed a limit; raised before it happens."""
 
 
-class MeteredChip:
+class MeteredChip(ForwardingChip):
     """A chip that refuses operations beyond a budget, and counts what was used.
 
     Parameters
@@ -59,7 +59,7 @@ class MeteredChip:
     """
 
     def __init__(self, chip: ChipProtocol, budget: Budget) -> None:
-        self._chip = chip
+        super().__init__(chip)
         self.budget = budget
         self.vectors = 0
         self.cell_writes = 0
@@ -73,21 +73,6 @@ class MeteredChip:
         }
 
     # -- the protocol -------------------------------------------------------------------------
-
-    @property
-    def datasheet(self) -> Datasheet:
-        """The chip's nominal data."""
-        return self._chip.datasheet
-
-    @property
-    def layers(self) -> Mapping[str, LayerInfo]:
-        """The chip's layers."""
-        return self._chip.layers
-
-    @property
-    def ledger(self) -> Ledger:
-        """The chip's own costs since it arrived."""
-        return self._chip.ledger
 
     def write(self, layer: str, levels: NDArray[Any], mask: NDArray[np.bool_] | None = None) -> None:
         """Program level targets, if the budget allows all of them."""
@@ -103,16 +88,6 @@ class MeteredChip:
         cycles[mask] += 1
         self.cell_writes += n_cells
 
-    def configure(
-        self,
-        layer: str,
-        *,
-        input_range: tuple[float, float] | None = None,
-        output_range: float | None = None,
-    ) -> None:
-        """Set converter ranges."""
-        self._chip.configure(layer, input_range=input_range, output_range=output_range)
-
     def mvm(self, layer: str, codes: ArrayLike, per_tile: bool = False) -> Reading:
         """Read, if the budget allows all vectors."""
         n_vectors = len(codes) if isinstance(codes, Sized) else 1
@@ -120,10 +95,6 @@ class MeteredChip:
             raise BudgetSpent(f"reading {n_vectors} vectors of {layer!r} with {self.vectors_left} left")
         self.vectors += n_vectors
         return self._chip.mvm(layer, codes, per_tile)
-
-    def wait(self, seconds: float) -> None:
-        """Let time pass."""
-        self._chip.wait(seconds)
 
     # -- what is left -------------------------------------------------------------------------
 

@@ -24,7 +24,7 @@ from finetune.strategies.maintenance import Maintain
 from rramsim.checks import InputError
 from rramsim.deployment import Deployment
 from rramsim.network import Network
-from rramsim.protocol import ChipProtocol, Datasheet, LayerInfo, Ledger, Reading
+from rramsim.protocol import ChipProtocol, ForwardingChip, Reading
 
 __all__ = ["AlternatingReads", "Caretaker", "Operation", "Policy", "Visit", "operate"]
 
@@ -227,7 +227,7 @@ def operate(
     return operation
 
 
-class AlternatingReads:
+class AlternatingReads(ForwardingChip):
     """A chip whose vectors are driven with alternating polarity, so that disturbance cancels.
 
     Every second vector goes out negated and its answer is negated back. Unsigned codes lose one bit,
@@ -236,29 +236,9 @@ class AlternatingReads:
     """
 
     def __init__(self, chip: ChipProtocol) -> None:
-        self._chip = chip
+        super().__init__(chip)
         self._unsigned: dict[str, bool] = {}
         self._parity: dict[str, int] = {}
-
-    @property
-    def datasheet(self) -> Datasheet:
-        """The chip's nominal data."""
-        return self._chip.datasheet
-
-    @property
-    def layers(self) -> Any:
-        """The chip's layers."""
-        layers: dict[str, LayerInfo] = dict(self._chip.layers)
-        return layers
-
-    @property
-    def ledger(self) -> Ledger:
-        """The chip's costs."""
-        return self._chip.ledger
-
-    def write(self, layer: str, levels: NDArray[Any], mask: NDArray[np.bool_] | None = None) -> None:
-        """Program level targets."""
-        self._chip.write(layer, levels, mask)
 
     def configure(
         self,
@@ -285,7 +265,3 @@ class AlternatingReads:
         reading = self._chip.mvm(layer, sent * sign[:, None], per_tile)
         back = sign.reshape(-1, *([1] * (reading.codes.ndim - 1)))
         return Reading(reading.codes * back, reading.saturated)
-
-    def wait(self, seconds: float) -> None:
-        """Let time pass."""
-        self._chip.wait(seconds)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from rramsim.checks import InputError
 from rramsim.kernels.fingerprint import fingerprints
-from rramsim.protocol import ChipProtocol, Datasheet, LayerInfo, Ledger, Reading, Tier
+from rramsim.protocol import ChipProtocol, ForwardingChip, Reading, Tier
 
 __all__ = ["Gate", "TierError"]
 
@@ -19,7 +18,7 @@ class TierError(InputError):
     """A tuner asked for more than its declared tier allows."""
 
 
-class Gate:
+class Gate(ForwardingChip):
     """A chip that answers only what `tier` allows.
 
     At `Tier.OUTPUTS` no layer can be read by the tuner. At `Tier.LAYERS` a layer can be read with
@@ -29,7 +28,7 @@ class Gate:
     """
 
     def __init__(self, chip: ChipProtocol, tier: Tier) -> None:
-        self._chip = chip
+        super().__init__(chip)
         self.tier = Tier(tier)
         self._known: dict[str, set[int]] = {name: set() for name in chip.layers}
         rng = np.random.default_rng(0x5EED)
@@ -37,39 +36,6 @@ class Gate:
             name: rng.integers(1, 2**63, size=info.n_rows, dtype=np.int64) | 1
             for name, info in chip.layers.items()
         }
-
-    @property
-    def datasheet(self) -> Datasheet:
-        """The chip's nominal data."""
-        return self._chip.datasheet
-
-    @property
-    def layers(self) -> Mapping[str, LayerInfo]:
-        """The chip's layers."""
-        return self._chip.layers
-
-    @property
-    def ledger(self) -> Ledger:
-        """The chip's costs."""
-        return self._chip.ledger
-
-    def write(self, layer: str, levels: NDArray[Any], mask: NDArray[np.bool_] | None = None) -> None:
-        """Program level targets."""
-        self._chip.write(layer, levels, mask)
-
-    def configure(
-        self,
-        layer: str,
-        *,
-        input_range: tuple[float, float] | None = None,
-        output_range: float | None = None,
-    ) -> None:
-        """Set converter ranges."""
-        self._chip.configure(layer, input_range=input_range, output_range=output_range)
-
-    def wait(self, seconds: float) -> None:
-        """Let time pass."""
-        self._chip.wait(seconds)
 
     def mvm(self, layer: str, codes: ArrayLike, per_tile: bool = False) -> Reading:
         """Read a layer if the tier allows these inputs."""

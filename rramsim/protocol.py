@@ -28,7 +28,16 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["ChipProtocol", "Datasheet", "LayerCosts", "LayerInfo", "Ledger", "Reading", "Tier"]
+__all__ = [
+    "ChipProtocol",
+    "Datasheet",
+    "ForwardingChip",
+    "LayerCosts",
+    "LayerInfo",
+    "Ledger",
+    "Reading",
+    "Tier",
+]
 
 
 class Tier(IntEnum):
@@ -217,3 +226,47 @@ class ChipProtocol(Protocol):
     def wait(self, seconds: float) -> None:
         """Let time pass [s]."""
         ...
+
+
+class ForwardingChip:
+    """A chip in front of another one: hands every call on; wrappers override what they change."""
+
+    def __init__(self, chip: ChipProtocol) -> None:
+        self._chip = chip
+
+    @property
+    def datasheet(self) -> Datasheet:
+        """The chip's nominal data."""
+        return self._chip.datasheet
+
+    @property
+    def layers(self) -> Mapping[str, LayerInfo]:
+        """The chip's layers."""
+        return self._chip.layers
+
+    @property
+    def ledger(self) -> Ledger:
+        """The chip's own costs since it arrived."""
+        return self._chip.ledger
+
+    def write(self, layer: str, levels: NDArray[Any], mask: NDArray[np.bool_] | None = None) -> None:
+        """Program level targets."""
+        self._chip.write(layer, levels, mask)
+
+    def configure(
+        self,
+        layer: str,
+        *,
+        input_range: tuple[float, float] | None = None,
+        output_range: float | None = None,
+    ) -> None:
+        """Set converter ranges."""
+        self._chip.configure(layer, input_range=input_range, output_range=output_range)
+
+    def mvm(self, layer: str, codes: ArrayLike, per_tile: bool = False) -> Reading:
+        """Multiply vectors by the stored matrix."""
+        return self._chip.mvm(layer, codes, per_tile)
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass [s]."""
+        self._chip.wait(seconds)
