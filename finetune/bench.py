@@ -146,6 +146,11 @@ class Bench:
             )
         )
 
+    def drop_checkpoint(self, label: str) -> None:
+        """Forget the last checkpoint if it has this label."""
+        if self.checkpoints and self.checkpoints[-1].label == label:
+            del self.checkpoints[-1]
+
     def result(self) -> Deployment:
         """The tuned digital state on the chip itself, gate and budget taken off."""
         return self.deployment.on(self._chip)

@@ -150,6 +150,23 @@ class Tuner:
             "progress": {} if self.finished else self.strategy.state_dict(),
         }
 
+    def go_on_from(self, state: Mapping[str, Any]) -> None:
+        """Take over where another strategy ended that this one begins with (`Composition.begins_with`).
+
+        `state` is the `state_dict` of its finished run, same arguments else. The outcome is the same, bit
+        for bit, as that of a run of its own. What stopped that run early stops this one at the same place.
+        """
+        if not (state["started"] and (state["finished"] or state["stopped_by"])):
+            raise InputError("the run to go on from is not at its end; finish it first")
+        shorter = parse(state["strategy"])
+        if not self.strategy.begins_with(shorter):
+            raise InputError(f"strategy {self.strategy.text!r} does not begin with {shorter.text!r}")
+        self.bench.load_state_dict(state["bench"])
+        self._started, self.stopped_by = True, str(state["stopped_by"])
+        if not self.stopped_by:
+            self.bench.drop_checkpoint("end")
+            self.strategy.enter(self.bench, len(shorter.stages))
+
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from `state_dict`."""
         if not state["started"]:

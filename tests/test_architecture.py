@@ -21,6 +21,7 @@ H5PY_USERS = {"rramsim/archive.py", "rramsim/network/storage.py", "rramsim/dataf
 EXPERIMENTER = {
     "finetune/strategies/reference_points.py",
     "finetune/experiment.py",
+    "finetune/trial.py",
     "finetune/sweep.py",
     "finetune/cli.py",
     "finetune/config.py",

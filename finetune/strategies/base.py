@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import itertools
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
@@ -190,23 +191,29 @@ def first_writes(bench: Bench, layer: str) -> int:
 class Composition(Strategy):
     """Components one after another; neighbouring layer steps are fused."""
 
-    def __init__(self, text: str, parts: list[Strategy | LayerStep]) -> None:
+    def __init__(self, text: str, parts: list[Strategy | LayerStep], terms: list[str] | None = None) -> None:
+        terms = [part.name for part in parts] if terms is None else terms
         self.text = text
         self.stages: list[Strategy] = []
-        steps: list[LayerStep] = []
-        for part in parts:
-            if isinstance(part, LayerStep):
-                steps.append(part)
-                continue
-            if steps:
-                self.stages.append(LayerPass(steps))
-                steps = []
-            self.stages.append(part)
-        if steps:
-            self.stages.append(LayerPass(steps))
+        self.stage_texts: list[str] = []
+        for fused, group in itertools.groupby(
+            zip(terms, parts, strict=True), key=lambda pair: isinstance(pair[1], LayerStep)
+        ):
+            members = list(group)
+            if fused:
+                self.stages.append(LayerPass([step for _, step in members if isinstance(step, LayerStep)]))
+                self.stage_texts.append(" + ".join(term for term, _ in members))
+            else:
+                self.stages += [part for _, part in members if isinstance(part, Strategy)]
+                self.stage_texts += [term for term, _ in members]
         self.needed_tier = max(part.tier for part in parts)
         self.writes_itself = parts[0].from_reset
         self._stage = 0
+
+    def begins_with(self, other: Composition) -> bool:
+        """Whether `other`, run to its end, is how this one starts: the same first stages, and more."""
+        n = len(other.stages)
+        return n < len(self.stages) and self.stage_texts[:n] == other.stage_texts
 
     def plan(self, bench: Bench) -> dict[str, float]:
         """Sum over stages."""
@@ -239,6 +246,11 @@ class Composition(Strategy):
         self._stage = int(state["stage"])
         self.stages[self._stage].load_state_dict(state["inner"])
 
+    def enter(self, bench: Bench, stage: int) -> None:
+        """Begin at a later stage, on a bench that the stages before it have left."""
+        self._stage = stage
+        self.stages[stage].start(bench)
+
     def restart(self, bench: Bench, state: Mapping[str, Any]) -> None:
         """`start` the stage that `state` names, then load it."""
         self.stages[int(state["stage"])].start(bench)
@@ -263,7 +275,8 @@ def parse(text: str) -> Composition:
             f"strategy must read like 'lsq.affine + adapter(rank=2)', got {text!r}; "
             f"{nearest_name(text, [*SCHEMES, *COMPONENTS])}"
         ) from None
-    return Composition(source, [_component(term, text) for term in _terms(tree)])
+    terms = _terms(tree)
+    return Composition(source, [_component(t, text) for t in terms], [ast.unparse(t) for t in terms])
 
 
 def _terms(tree: ast.expr) -> list[ast.expr]:
