@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.config import ExperimentConfig
+from finetune.strategies.base import parse
 from finetune.trial import HISTOGRAM_BINS, Materials, Notify, join_methods, method_groups, run_methods
 from rramsim import archive as storage
 from rramsim.checks import InputError
@@ -130,6 +131,8 @@ def run_experiment(
         raise InputError(f"workers must be >= 1, got {workers}")
     previous = _previous(config, out, fresh)
     materials = Materials.load(config)  # bad input shows here, before any process starts
+    for strategy in config.tuning.strategies:
+        parse(strategy).check_chip(materials.chip(config.experiment.chip_ids[0]))
     if previous is not None and previous.attributes.get("fingerprint") != materials.fingerprint:
         raise InputError(
             f"{out}: was made with other weights or images under the same names; "

@@ -151,6 +151,7 @@ class Caretaker:
 
     def _run(self, parts: list[Any], text: str, images: NDArray[np.float32] | None = None) -> Bench:
         strategy = Composition(text, parts)
+        strategy.check_chip(self.chip)
         bench = Bench(
             self.chip,
             self.network,

@@ -68,6 +68,7 @@ class Tuner:
         shuffle_teacher: bool = False,
     ) -> None:
         self.strategy: Composition = parse(strategy)
+        self.strategy.check_chip(chip)
         self.bench = Bench(
             chip,
             network,

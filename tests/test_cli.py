@@ -62,6 +62,10 @@ def write(path: Path, text: str) -> Path:
             "[tuning]\nstrategies = ['lsq.affine(rigde=1)']\n",
             ["no argument 'rigde'", "did you mean 'ridge'?"],
         ),
+        (
+            "[mapping]\nkind = 'sliced'\n[tuning]\nstrategies = ['maintain']\n",
+            ["maintain: needs differential mapping, got 'sliced'", "lsq.rewrite"],
+        ),
         ("[tuning.budget]\nvectors = -1\n", ["vectors must be >= 0"]),
         ("[converters]\nadc_bits = 0\n", ["adc_bits must lie in 1..24"]),
         ("[mapping]\nkind = 'diferential'\n", ["mapping.kind"]),

@@ -25,7 +25,7 @@ from finetune.budget import BudgetSpent
 from finetune.strategies.work import Work
 from rramsim.checks import InputError, nearest_name
 from rramsim.deployment import Trace
-from rramsim.protocol import Tier
+from rramsim.protocol import ChipProtocol, Tier
 
 __all__ = ["COMPONENTS", "SCHEMES", "Composition", "LayerPass", "LayerStep", "Strategy", "parse", "register"]
 
@@ -57,6 +57,9 @@ class Strategy:
     tier: Tier = Tier.LAYERS
     from_reset: ClassVar[bool] = False  # writes the cells itself, so wants a chip that was not mapped
 
+    def check_chip(self, chip: ChipProtocol) -> None:
+        """Raise `InputError` for a kind of chip this cannot tune; called before any read or write."""
+
     def plan(self, bench: Bench) -> dict[str, float]:
         """Predicted `vectors` and `cell_writes`; asks the chip nothing."""
         raise TypeError(f"{type(self).__name__} must define plan()")
@@ -82,6 +85,9 @@ class LayerStep:
     name: ClassVar[str] = ""
     tier: Tier = Tier.LAYERS
     from_reset: ClassVar[bool] = False
+
+    def check_chip(self, chip: ChipProtocol) -> None:
+        """Raise `InputError` for a kind of chip this cannot tune; called before any read or write."""
 
     def plan_layer(self, bench: Bench, layer: str, n_vectors: int) -> dict[str, float]:
         """Predicted `vectors` and `cell_writes` for one layer, the pass's own full read not counted."""
@@ -110,6 +116,11 @@ class LayerPass(Strategy):
         self._next = 0
         self._trace: Trace | None = None
         self._knowledge: dict[str, Any] = {}
+
+    def check_chip(self, chip: ChipProtocol) -> None:
+        """Ask every step."""
+        for step in self.steps:
+            step.check_chip(chip)
 
     def plan(self, bench: Bench) -> dict[str, float]:
         """Sum over layers and steps, and one full read of every layer."""
@@ -214,6 +225,11 @@ class Composition(Strategy):
         """Whether `other`, run to its end, is how this one starts: the same first stages, and more."""
         n = len(other.stages)
         return n < len(self.stages) and self.stage_texts[:n] == other.stage_texts
+
+    def check_chip(self, chip: ChipProtocol) -> None:
+        """Ask every stage."""
+        for stage in self.stages:
+            stage.check_chip(chip)
 
     def plan(self, bench: Bench) -> dict[str, float]:
         """Sum over stages."""

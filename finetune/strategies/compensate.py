@@ -12,43 +12,56 @@ from finetune.strategies.samples import Samples, sample_count, take_samples
 from finetune.strategies.work import Work
 from rramsim.checks import InputError
 from rramsim.mapping import weights_from_levels
-from rramsim.protocol import Datasheet
+from rramsim.protocol import ChipProtocol, Datasheet
 
-__all__ = ["Sequential", "nearest_pairs", "representable", "round_block"]
+__all__ = ["Sequential", "check_rounding", "nearest_pairs", "representable", "round_block"]
+
+MOST_VALUES = 2**16  # magnitudes of a weight that rounding keeps a table of
 
 
-def representable(sheet: Datasheet) -> NDArray[np.float64]:
-    """Every weight that one cell, or one pair with one cell reset, can hold; ascending."""
-    n = sheet.n_levels
-    if sheet.mapping == "reference":
-        levels = np.arange(n)[:, None, None]
-    elif sheet.mapping == "differential":
-        levels = np.zeros((2 * n - 1, 1, 2), dtype=np.int64)
-        levels[:n, 0, 1] = np.arange(n)[::-1]
-        levels[n - 1 :, 0, 0] = np.arange(n)
-    else:
+def representable(sheet: Datasheet, n_cells: int) -> NDArray[np.float64]:
+    """Every weight that a lone cell, or pairs with one cell of each reset, can hold; ascending."""
+    if n_cells == 1:
+        levels = np.arange(sheet.n_levels)[:, None, None]
+        return np.ascontiguousarray(weights_from_levels(levels, sheet.mapping, sheet.levels)[:, 0])
+    digits = sheet.n_levels ** (n_cells // 2)
+    if digits > MOST_VALUES:
         raise InputError(
-            f"least squares on levels needs differential or reference mapping, got {sheet.mapping!r}"
+            f"rounding to levels takes weights of at most {MOST_VALUES} magnitudes, got {digits} "
+            f"({n_cells // 2} slices of {sheet.n_levels} levels); use lsq.rewrite, or fewer slices"
         )
-    return np.ascontiguousarray(weights_from_levels(levels, sheet.mapping, sheet.levels)[:, 0])
+    index = np.arange(digits)
+    half = np.zeros((digits, 1, n_cells), dtype=np.int64)
+    for place in range(n_cells // 2):
+        half[:, 0, n_cells - 2 - 2 * place] = index // sheet.n_levels**place % sheet.n_levels
+    magnitude = weights_from_levels(half, sheet.mapping, sheet.levels)[:, 0]
+    return np.concatenate([-magnitude[:0:-1], magnitude])
 
 
-def nearest_pairs(values: NDArray[np.float64], sheet: Datasheet) -> NDArray[np.int64]:
+def check_rounding(chip: ChipProtocol) -> None:
+    """Raise `InputError` for a chip whose weights `representable` has no table of."""
+    for info in chip.layers.values():
+        representable(chip.datasheet, info.cells_per_weight)
+
+
+def nearest_pairs(values: NDArray[np.float64], sheet: Datasheet, n_cells: int) -> NDArray[np.int64]:
     """Levels (n_rows, n_cols, n_cells) of weights taken from `representable`."""
-    table = representable(sheet)
-    index = np.abs(values[:, :, None] - table).argmin(axis=2) if values.size < 4096 else _index(values, table)
-    if sheet.mapping == "reference":
+    table = representable(sheet, n_cells)
+    index = np.searchsorted((table[1:] + table[:-1]) / 2, values)
+    if n_cells == 1:
         return index[:, :, None]
-    signed = index - (sheet.n_levels - 1)
-    return np.stack([np.maximum(signed, 0), np.maximum(-signed, 0)], axis=2)
-
-
-def _index(values: NDArray[np.float64], table: NDArray[np.float64]) -> NDArray[np.int64]:
-    return np.searchsorted((table[1:] + table[:-1]) / 2, values)
+    signed = index - (table.size // 2)
+    magnitude, levels = np.abs(signed), np.zeros((*values.shape, n_cells), dtype=np.int64)
+    for place in range(n_cells // 2):
+        digit = magnitude // sheet.n_levels**place % sheet.n_levels
+        first = n_cells - 2 - 2 * place
+        levels[:, :, first] = np.where(signed > 0, digit, 0)
+        levels[:, :, first + 1] = np.where(signed < 0, digit, 0)
+    return levels
 
 
 def round_block(
-    wanted: NDArray[np.float64], gram: NDArray[np.float64], n_block: int, sheet: Datasheet
+    wanted: NDArray[np.float64], gram: NDArray[np.float64], n_block: int, sheet: Datasheet, n_cells: int
 ) -> NDArray[np.int64]:
     """Levels of the first `n_block` rows; rounding errors are spread over rows not yet rounded.
 
@@ -61,11 +74,11 @@ def round_block(
     """
     inverse = np.linalg.inv(gram)
     upper = np.linalg.cholesky(inverse[:n_block, :n_block]).T  # of the block alone: enough for its rounding
-    rounded = np.empty((n_block, wanted.shape[1]))
+    rounded, table = np.empty((n_block, wanted.shape[1])), representable(sheet, n_cells)
     kernels.round_in_order(
-        np.ascontiguousarray(wanted[:n_block]), np.ascontiguousarray(upper), representable(sheet), rounded
+        np.ascontiguousarray(wanted[:n_block]), np.ascontiguousarray(upper), table, rounded
     )
-    return nearest_pairs(rounded, sheet)
+    return nearest_pairs(rounded, sheet, n_cells)
 
 
 @register("lsq.sequential")
@@ -98,6 +111,10 @@ class Sequential(LayerStep):
         self.ridge = ridge
         self.follow = follow
 
+    def check_chip(self, chip: ChipProtocol) -> None:
+        """Weights are rounded to a table of values."""
+        check_rounding(chip)
+
     def plan_layer(self, bench: Bench, layer: str, n_vectors: int) -> dict[str, float]:
         """One read before each block."""
         info = bench.deployment.chip.layers[layer]
@@ -114,6 +131,7 @@ class Sequential(LayerStep):
         levels = np.zeros((info.n_rows, info.n_cols, info.cells_per_weight), dtype=np.int64)
         if work.host.levels is not None:  # a chip mapped before: erase what is not reset
             work.write(levels, work.host.levels != 0)
+        bounds = representable(sheet, info.cells_per_weight)[[0, -1]]
         order = np.argsort(-write_order(samples), kind="stable")
         for first in range(0, info.n_rows, self.block):
             rest = order[first:]
@@ -123,12 +141,12 @@ class Sequential(LayerStep):
             damped = gram + self.ridge * max(np.diag(gram).mean(), 1e-12) * np.eye(rest.size)
             ideal = samples.ideal[rest]
             slope = (samples.x[:, rest].T @ residual).astype(np.float64) / samples.n - gram @ ideal
-            wanted = np.clip(ideal + np.linalg.solve(damped, slope), *representable(sheet)[[0, -1]])
+            wanted = np.clip(ideal + np.linalg.solve(damped, slope), *bounds)
             rows = rest[:n_block]
-            levels[rows] = round_block(wanted, damped, n_block, sheet)
+            levels[rows] = round_block(wanted, damped, n_block, sheet, info.cells_per_weight)
             mask = np.zeros(levels.shape, dtype=bool)
             mask[rows] = levels[rows] != 0
-            work.write(levels, mask if info.cells_per_weight == 2 else _whole_rows(mask, rows))
+            work.write(levels, mask if info.cells_per_weight > 1 else _whole_rows(mask, rows))
 
 
 def _whole_rows(mask: NDArray[np.bool_], rows: NDArray[np.int64]) -> NDArray[np.bool_]:

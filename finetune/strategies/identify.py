@@ -13,16 +13,44 @@ from finetune.strategies.base import LayerStep, register
 from finetune.strategies.samples import Reading, Samples, sample_count, take_samples
 from finetune.strategies.work import Work
 from rramsim.checks import InputError
+from rramsim.mapping import reference_level
+from rramsim.protocol import Datasheet
 
-__all__ = ["Estimate", "Identify", "Spread", "cell_factors", "identify", "noise_variance", "observe_spread"]
+__all__ = [
+    "Estimate",
+    "Identify",
+    "Spread",
+    "cell_factors",
+    "cell_unit",
+    "identify",
+    "noise_variance",
+    "observe_spread",
+    "weight_variance",
+]
 
 NOISE_VECTORS = 512  # vectors read twice for the noise of a reading
 ROUNDING = 1.0 / 12.0  # variance of rounding to integer codes, in codes squared
 
 
-def cell_factors(n_cells: int) -> NDArray[np.float64]:
-    """Weight of a unit of conductance in each cell of a weight: (1, -1) for a pair, (1,) for one cell."""
-    return np.array([1.0, -1.0]) if n_cells == 2 else np.ones(1)
+def cell_unit(work: Work) -> float:
+    """Conductance [S] in which cells are counted: g_unit, or the window where a weight is sliced."""
+    sheet = work.bench.deployment.chip.datasheet
+    return sheet.levels[-1] - sheet.levels[0] if sheet.mapping == "sliced" else work.info.g_unit
+
+
+def cell_factors(sheet: Datasheet, n_cells: int) -> NDArray[np.float64]:
+    """Weight of a `cell_unit` of conductance in each cell of a weight, shape (n_cells,).
+
+    (1, -1) for a pair, (1,) for one cell against a reference, and for slices the digits' shares, most
+    significant first, such as (0.94, -0.94, 0.06, -0.06).
+    """
+    if n_cells == 1:
+        return np.ones(1)
+    shares = np.ones(1)
+    if sheet.mapping == "sliced":
+        powers = float(sheet.n_levels) ** np.arange(n_cells // 2)[::-1]
+        shares = powers * (sheet.n_levels - 1) / (powers[0] * sheet.n_levels - 1)
+    return np.stack([shares, -shares], axis=1).ravel()
 
 
 def noise_variance(work: Work, samples: Samples) -> NDArray[np.float64]:
@@ -45,7 +73,7 @@ def noise_variance(work: Work, samples: Samples) -> NDArray[np.float64]:
 class Spread:
     """What a write leaves around a level of conductance u: ``var = relative**2 u**2 + absolute**2``.
 
-    Conductances are in units of `g_unit`. Learnt by empirical Bayes, pooled over the layers tuned so
+    Conductances are in units of `cell_unit`. Learnt by empirical Bayes, pooled over the layers tuned so
     far: the mean square of an output's deviation is linear in both variances.
 
     Attributes
@@ -94,11 +122,15 @@ def observe_spread(
     Parameters
     ----------
     conductance : ndarray, shape (n_rows, n_cols, n_cells)
-        Nominal conductances written, in units of g_unit.
+        Nominal conductances written, in units of `cell_unit`.
     noise : ndarray, shape (n_cols,)
         Variance of one conversion.
     """
-    nominal = conductance @ cell_factors(conductance.shape[2])
+    sheet, n_cells = samples.work.bench.deployment.chip.datasheet, conductance.shape[2]
+    factors = cell_factors(sheet, n_cells)
+    nominal = conductance @ factors
+    if n_cells == 1:  # the reference line is subtracted
+        nominal -= sheet.levels[reference_level(sheet.n_levels)] / cell_unit(samples.work)
     energy = np.diag(samples.gram)
     features, squares = [], []
     for tile, (top, bottom) in enumerate(samples.work.info.row_tiles):
@@ -108,8 +140,8 @@ def observe_spread(
         free = ~reading.saturated[tile]
         count = np.maximum(free.sum(axis=0), 1)
         squares.append((np.square(residual) * free).sum(axis=0) / count - noise)
-        relative = energy[top:bottom] @ np.square(conductance[top:bottom]).sum(axis=2)
-        absolute = energy[top:bottom].sum() * conductance.shape[2]
+        relative = energy[top:bottom] @ np.square(conductance[top:bottom] * factors).sum(axis=2)
+        absolute = energy[top:bottom].sum() * float(np.square(factors).sum())
         features.append(np.stack([relative, np.full(relative.size, absolute)], axis=1))
     a, y = np.concatenate(features), np.concatenate(squares)
     # the scatter of a sum of squares grows with its mean: divide by a first guess of it
@@ -210,12 +242,19 @@ def learn(work: Work, samples: Samples, reading: Reading, scale: float) -> tuple
 
 
 def conductances(work: Work) -> NDArray[np.float64]:
-    """Nominal conductance of every cell, in units of g_unit; a lone cell's from the reference level."""
+    """Nominal conductance of every cell, in units of `cell_unit`, shape (n_rows, n_cols, n_cells)."""
     sheet = work.bench.deployment.chip.datasheet
     levels = work.host.levels
     if levels is None:
         raise InputError(f"layer {work.layer!r} was never written: identification needs its levels")
-    return np.asarray(sheet.levels)[levels] / work.info.g_unit
+    return np.asarray(sheet.levels)[levels] / cell_unit(work)
+
+
+def weight_variance(work: Work, spread: Spread) -> NDArray[np.float64]:
+    """Variance of every weight after its cells were written, shape (n_rows, n_cols)."""
+    g = conductances(work)
+    factors = cell_factors(work.bench.deployment.chip.datasheet, g.shape[2])
+    return (spread.of(g) * np.square(factors)).sum(axis=2)
 
 
 @register("lsq.identify")
@@ -246,9 +285,8 @@ class Identify(LayerStep):
         samples = take_samples(work)
         reading = samples.read()
         spread, noise = learn(work, samples, reading, self.sigma_scale)
-        g = conductances(work)
         nominal = samples.stored()
-        estimate = identify(samples, reading, nominal, spread.of(g).sum(axis=2), noise)
+        estimate = identify(samples, reading, nominal, weight_variance(work, spread), noise)
         relative, absolute = spread.variances
         bench.record(
             work.layer,

@@ -23,6 +23,7 @@ from finetune.strategies.work import Work
 from finetune.weighting import channel_weights
 from rramsim.checks import InputError
 from rramsim.periphery import adc_code_max, dac_codes
+from rramsim.protocol import ChipProtocol
 
 __all__ = ["Maintain"]
 
@@ -91,6 +92,14 @@ class Maintain(LayerStep):
         self.weights: dict[str, NDArray[np.float64]] = {}  # of the teacher, found once
         self.n_written = 0
 
+    def check_chip(self, chip: ChipProtocol) -> None:
+        """Beliefs are about pairs."""
+        if chip.datasheet.mapping != "differential":
+            raise InputError(
+                f"maintain: needs differential mapping, got {chip.datasheet.mapping!r}; "
+                "lsq.rewrite + lsq.affine refreshes cells of any mapping"
+            )
+
     def plan_layer(self, bench: Bench, layer: str, n_vectors: int) -> dict[str, float]:
         """Predicted costs, writes at their limit."""
         info = bench.deployment.chip.layers[layer]
@@ -101,9 +110,7 @@ class Maintain(LayerStep):
 
     def tune_layer(self, bench: Bench, work: Work) -> None:
         """Visit the layer that `work` is about."""
-        sheet, host = bench.deployment.chip.datasheet, work.host
-        if sheet.mapping != "differential":
-            raise InputError(f"maintain: needs differential mapping, got {sheet.mapping}")
+        host = work.host
         if host.levels is None:
             raise InputError(f"maintain: layer {work.layer!r} was never written; begin with a tuned chip")
         picks = work.sample(max(LEAST, PER_ROW * work.info.n_rows))

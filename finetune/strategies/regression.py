@@ -6,10 +6,11 @@ import numpy as np
 
 from finetune.bench import Bench
 from finetune.strategies.base import LayerStep, first_writes, register
-from finetune.strategies.compensate import nearest_pairs, representable, round_block
+from finetune.strategies.compensate import check_rounding, nearest_pairs, representable, round_block
 from finetune.strategies.samples import sample_count, take_samples
 from finetune.strategies.work import Work
 from rramsim.checks import InputError
+from rramsim.protocol import ChipProtocol
 
 __all__ = ["ClosedLoop", "OpenLoop"]
 
@@ -35,6 +36,10 @@ class OpenLoop(LayerStep):
             raise InputError(f"lsq.open_loop: ridge must be > 0, got {ridge:g}")
         self.ridge = ridge
 
+    def check_chip(self, chip: ChipProtocol) -> None:
+        """Weights are rounded to a table of values."""
+        check_rounding(chip)
+
     def plan_layer(self, bench: Bench, layer: str, n_vectors: int) -> dict[str, float]:
         """One programming, no read."""
         return {"vectors": 0.0, "cell_writes": 1.06 * first_writes(bench, layer)}
@@ -45,8 +50,10 @@ class OpenLoop(LayerStep):
         energy = max(float(np.diag(samples.gram).mean()), 1e-12)
         damped = samples.gram + self.ridge * energy * np.eye(work.info.n_rows)
         slope = samples.slope(samples.target) - samples.gram @ samples.ideal
-        wanted = np.clip(samples.ideal + np.linalg.solve(damped, slope), *representable(sheet)[[0, -1]])
-        work.write(round_block(wanted, damped, work.info.n_rows, sheet))
+        n_cells = work.info.cells_per_weight
+        bounds = representable(sheet, n_cells)[[0, -1]]
+        wanted = np.clip(samples.ideal + np.linalg.solve(damped, slope), *bounds)
+        work.write(round_block(wanted, damped, work.info.n_rows, sheet, n_cells))
 
 
 @register("lsq.closed_loop")
@@ -75,6 +82,10 @@ class ClosedLoop(LayerStep):
         self.ridge = ridge
         self.threshold = threshold
 
+    def check_chip(self, chip: ChipProtocol) -> None:
+        """Weights are rounded to a table of values."""
+        check_rounding(chip)
+
     def plan_layer(self, bench: Bench, layer: str, n_vectors: int) -> dict[str, float]:
         """A read a round; about half of the programmed cells change level each time."""
         n_samples = sample_count(bench.deployment.chip.layers[layer].n_rows, n_vectors)
@@ -90,7 +101,7 @@ class ClosedLoop(LayerStep):
             work.write(bench.deployment.nearest_levels(work.layer))
         energy = max(float(np.diag(samples.gram).mean()), 1e-12)
         damped = samples.gram + self.ridge * energy * np.eye(work.info.n_rows)
-        table = representable(sheet)
+        table = representable(sheet, work.info.cells_per_weight)
         wanted = samples.stored()
         for _ in range(self.rounds):
             total = samples.read().total
@@ -98,7 +109,7 @@ class ClosedLoop(LayerStep):
             step = np.where(np.abs(step) < self.threshold * np.diff(table).mean(), 0.0, step)
             wanted = np.clip(wanted + step, table[0], table[-1])
             nearest = table[np.searchsorted((table[1:] + table[:-1]) / 2, wanted)]
-            levels = nearest_pairs(nearest, sheet)
+            levels = nearest_pairs(nearest, sheet, work.info.cells_per_weight)
             mask = (levels != work.host.levels) & (step != 0.0)[:, :, None]
             if not mask.any():
                 break

@@ -15,6 +15,7 @@ from finetune.strategies.identify import (
     NOISE_VECTORS,
     Spread,
     cell_factors,
+    cell_unit,
     conductances,
     identify,
     learn,
@@ -31,10 +32,10 @@ FIRST_CARRY, FIRST_COUNT = 0.3, 20.0  # belief about the repeated share before a
 
 @dataclass
 class Cells:
-    """What is believed of single cells, in units of g_unit; all of shape (n_rows, n_cols, n_cells).
+    """What is believed of single cells, in units of `cell_unit`; all of shape (n_rows, n_cols, n_cells).
 
-    Outputs tell of a pair's difference only. Its deviation from the nominal difference belongs to the
-    two cells in proportion to the variances of their writes.
+    Outputs tell of a weight only. Its deviation from the nominal weight belongs to its cells in proportion to
+    the variances that their writes give it.
     """
 
     weights: NDArray[np.float64]  # (n_rows, n_cols) expected normalised weights
@@ -50,12 +51,12 @@ class Cells:
     ) -> Cells:
         """From one reading of the present state."""
         g = conductances(work)
-        variance = spread.of(g)
-        nominal, pair = samples.stored(), variance.sum(axis=2)
-        estimate = identify(samples, reading, nominal, pair, noise)
-        factor = cell_factors(g.shape[2])
-        part = variance / np.maximum(pair, 1e-30)[:, :, None]
-        shift = (estimate.weights - nominal)[:, :, None] * part * factor
+        variance, factor = spread.of(g), cell_factors(work.bench.deployment.chip.datasheet, g.shape[2])
+        brought = variance * np.square(factor)
+        nominal, whole = samples.stored(), brought.sum(axis=2)
+        estimate = identify(samples, reading, nominal, whole, noise)
+        part = brought / np.maximum(whole, 1e-30)[:, :, None]
+        shift = (estimate.weights - nominal)[:, :, None] * part / factor
         known = np.clip(estimate.determined, 0.0, 1.0)[:, :, None] * part
         deviate = np.clip(shift / np.sqrt(variance), -3.0, 3.0)
         return cls(estimate.weights, factor, g + shift, variance * (1.0 - part), deviate, known)
@@ -199,7 +200,7 @@ class Rewrite(LayerStep):
         gram = samples.gram + pull * np.eye(len(samples.gram))
         slope = samples.slope(samples.target - total)
         slope += pull * (samples.ideal - cells.weights)
-        level_u = np.asarray(sheet.levels) / work.info.g_unit
+        level_u = np.asarray(sheet.levels) / cell_unit(work)
         level_sd = np.sqrt(spread.of(level_u))
         carry = expected_carry(work.knowledge)
         allowed = work.bench.budget.writable(work.layer)

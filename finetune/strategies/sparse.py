@@ -6,7 +6,7 @@ import numpy as np
 
 from finetune.bench import Bench
 from finetune.strategies.base import LayerStep, register
-from finetune.strategies.identify import NOISE_VECTORS, cell_factors, conductances, identify, learn
+from finetune.strategies.identify import NOISE_VECTORS, identify, learn, weight_variance
 from finetune.strategies.samples import sample_count, take_samples
 from finetune.strategies.work import Work
 from rramsim.checks import InputError
@@ -53,8 +53,7 @@ class Sparse(LayerStep):
         samples = take_samples(work)
         reading = samples.read()
         spread, noise = learn(work, samples, reading, 1.0)
-        variance = spread.of(conductances(work)).sum(axis=2) * np.square(cell_factors(2)[0])
-        estimate = identify(samples, reading, samples.stored(), variance, noise)
+        estimate = identify(samples, reading, samples.stored(), weight_variance(work, spread), noise)
         harm = (
             np.diag(samples.gram)[:, None] * np.square(samples.ideal - estimate.weights) * samples.importance
         )

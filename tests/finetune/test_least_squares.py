@@ -162,7 +162,7 @@ def test_identification_is_calibrated(net, calibration, changes):
     g = conductances(work)
     estimate = identify(samples, reading, samples.stored(), spread.of(g).sum(axis=2), noise)
     truth = true_weights(chip, work)
-    np.testing.assert_allclose(samples.stored(), g @ cell_factors(2), atol=1e-12)
+    np.testing.assert_allclose(samples.stored(), g @ cell_factors(chip.datasheet, 2), atol=1e-12)
     before = np.square(samples.stored() - truth).mean()
     error = np.square(estimate.weights - truth)
     assert error.mean() < 0.2 * before
