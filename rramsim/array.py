@@ -15,12 +15,11 @@ from numpy.typing import NDArray
 
 from rramsim.cell import CellArray
 from rramsim.kernels.convolution import pack_weights
+from rramsim.kernels.read import Matrices
 from rramsim.mapping import TileLayout
 from rramsim.wiring import WiresConfig
 
 __all__ = ["LayerArray", "refresh_all"]
-
-Packed = tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]
 
 
 class LayerArray:
@@ -41,8 +40,10 @@ class LayerArray:
     per_line : bool
         Channels are single bit lines.
     tolerance : float
-        Change of a cell, relative to its tile's largest conductance, below which the tile's
-        solution is kept (for drifting cells on wires; 0 solves after every change).
+        Output error, over the tile's full scale, that an old solution of a tile may cause before the tile
+        is solved again (0 solves after every change). Until then each cell's share of the solution
+        follows its conductance; what the change of line currents does to the shares is the
+        error: estimated as the largest voltage drop times the largest relative change of a line's sum.
     """
 
     def __init__(
@@ -61,17 +62,20 @@ class LayerArray:
         plus, minus = layout.line_of[:, 0::2], layout.line_of[:, 1::2]
         if layout.reference_lines.size:
             plus, minus = layout.line_of, layout.reference_of[:, None]
-        self._plus = (layout.line_of if per_line else plus).ravel()
-        self._minus = None if per_line else minus.ravel()
-        self._effective = np.empty((layout.n_rows, layout.n_lines), dtype=np.float32)
-        self._matrix = np.empty((layout.n_rows, self._plus.size), dtype=np.float32)
+        self.n_channels = (layout.line_of if per_line else plus).size  # conversions per row tile
+        self._plus = _columns((layout.line_of if per_line else plus).ravel())
+        self._minus = None if per_line else _columns(minus.ravel())
+        self._effective: NDArray[np.float32] = np.empty((layout.n_rows, layout.n_lines), dtype=np.float32)
+        self._matrix = np.empty((layout.n_rows, self.n_channels), dtype=np.float32)
         self._solved: NDArray[np.float32] | None = None  # conductances of each tile's last solution
         self.tolerance = tolerance
-        self.worst_change = 0.0  # largest relative change of a cell left unsolved so far
+        self._ratio = np.ones_like(self._effective)  # effective over own conductance when last solved
+        self._drop = np.zeros(len(self.tiles()))  # largest relative loss of a cell in each tile
+        self.worst_error = 0.0  # largest estimated output error of a solution that was kept
         self.n_solved = 0  # tiles solved so far
         self._variance: NDArray[np.float32] | None = None
         self._reference_variance: NDArray[np.float32] | None = None
-        self._packed: dict[bool, Packed] = {}
+        self._packed: Matrices | None = None
         self._seen_version = -1
 
     @property
@@ -92,7 +96,7 @@ class LayerArray:
     def restore(self, solved: NDArray[np.float32] | None) -> None:
         """Take up cached matrices as they were when `solved_conductance` was saved."""
         self._seen_version = -1
-        self._packed.clear()
+        self._packed = None
         self._solved = None
         if solved is not None:
             self._solve_wires(solved)
@@ -108,63 +112,76 @@ class LayerArray:
     def refresh(self) -> None:
         """Bring cached matrices up to the cells' present state.
 
-        With wires, a tile is solved again when a cell in it has changed by more than
-        `tolerance` of the tile's largest conductance since the tile's last solution.
+        With wires, only tiles whose solution is too old by `tolerance` are solved again.
         """
-        if self._seen_version == self.cells.version:
+        if not self.stale:
             return
         g = self.cells.conductance
         if self.wires is None or not self.linear:
-            self._effective[:] = g
+            self._effective = g
         else:
             self._solve_wires(g)
         if self._minus is None:
             self._matrix = np.ascontiguousarray(self._effective[:, self._plus])
         else:
             self._matrix = self._effective[:, self._plus] - self._effective[:, self._minus]
-        self._refresh_variance(g)
+        self._refresh_variance()
         self._seen_version = self.cells.version
 
-    def _stale_tiles(self, g: NDArray[np.floating]) -> list[tuple[slice, slice]]:
-        """Tiles whose cells have changed by more than the tolerance since their last solution."""
+    def _stale_tiles(self, g: NDArray[np.floating]) -> list[int]:
+        """Numbers of the tiles to be solved again; the others follow their cells."""
+        tiles = self.tiles()
         if self._solved is None:
-            self._solved = np.full(g.shape, np.nan, dtype=np.float32)
+            self._solved = np.zeros(g.shape, dtype=np.float32)
+            return list(range(len(tiles)))
         stale = []
-        for tile in self.tiles():
-            change = np.abs(g[tile] - self._solved[tile]).max()  # NaN before the first solution
-            if not change <= self.tolerance * g[tile].max():
-                stale.append(tile)
+        for index, tile in enumerate(tiles):
+            before = self._solved[tile]
+            change = np.abs(g[tile] - before)
+            lines = [change.sum(axis=k).max() / max(before.sum(axis=k).max(), 1e-30) for k in (0, 1)]
+            if max(lines) == 0.0:
+                continue
+            error = float(self._drop[index] * max(lines))
+            if error > self.tolerance or self.tolerance == 0.0:
+                stale.append(index)
             else:
-                self.worst_change = max(self.worst_change, float(change / g[tile].max()))
+                self.worst_error = max(self.worst_error, error)
+                self._effective[tile] = self._ratio[tile] * g[tile]
         return stale
 
     def _solve_wires(self, g: NDArray[np.floating]) -> None:
         from rramsim.solver import effective_conductances
 
         assert self.wires is not None
-        stale = self._stale_tiles(g)
-        solved = effective_conductances([np.asarray(g[tile], dtype=np.float64) for tile in stale], self.wires)
-        self._take(g, stale, solved)
+        stale, tiles = self._stale_tiles(g), self.tiles()
+        solved = effective_conductances(
+            [np.asarray(g[tiles[i]], dtype=np.float64) for i in stale], self.wires
+        )
+        for index, matrix in zip(stale, solved, strict=True):
+            self._take(g, index, matrix)
 
-    def _take(
-        self, g: NDArray[np.floating], tiles: list[tuple[slice, slice]], solved: list[NDArray[Any]]
-    ) -> None:
-        """Keep solutions together with the conductances they belong to."""
+    def _take(self, g: NDArray[np.floating], index: int, matrix: NDArray[np.float64]) -> None:
+        """Keep a tile's solution together with the conductances it belongs to."""
         assert self._solved is not None
-        for tile, matrix in zip(tiles, solved, strict=True):
-            self._effective[tile] = matrix
-            self._solved[tile] = g[tile]
-        self.n_solved += len(tiles)
+        tile = self.tiles()[index]
+        self._effective[tile], self._solved[tile] = matrix, g[tile]
+        conducts = g[tile] > 0
+        ratio = np.divide(matrix, g[tile], out=np.ones(matrix.shape), where=conducts)
+        self._drop[index] = 1.0 - ratio.min()
+        ratio[~conducts] = ratio[conducts].mean() if conducts.any() else 1.0
+        self._ratio[tile] = ratio
+        self.n_solved += 1
 
-    def _refresh_variance(self, g: NDArray[np.floating]) -> None:
+    def _refresh_variance(self) -> None:
         sigma = self.cells.read_sigma()
         if sigma is None:
             self._variance = self._reference_variance = None
             return
         variance = np.asarray(sigma, dtype=np.float32) ** 2
         if self.wires is not None and self.linear:
-            # first order: a cell's fluctuation reaches the bit line as its current does
-            variance *= np.square(self._effective / np.maximum(g, np.finfo(np.float32).tiny))
+            variance *= np.square(
+                self._ratio
+            )  # first order: a fluctuation reaches the bit line as current does
         self._variance = variance[:, self._plus]
         if self._minus is not None and self.layout.reference_lines.size == 0:
             self._variance = self._variance + variance[:, self._minus]
@@ -172,64 +189,40 @@ class LayerArray:
         references = self.layout.reference_lines
         self._reference_variance = variance[:, references] if references.size else None
 
-    @property
-    def n_channels(self) -> int:
-        """Conversions per row tile."""
-        return self._plus.size
-
-    def packed(self, *, taps: bool) -> Packed:
-        """What `rramsim.kernels.read` needs of a linear array, brought up to date.
-
-        Returns
-        -------
-        weights, variances, references : float32, flat
-            Effective channel conductance [S], read-noise variance of the channel's own cells
-            [S^2], and that of the reference lines; the last two empty without read noise.
-            Packed for `read_maps` if `taps`, else for `read_rows`.
-        reference_of : int64 (n_channels,)
-            Position of each channel's reference line.
-        n_outputs : int64 (3,)
-            Columns of the three matrices.
-        """
-        if self._seen_version != self.cells.version:
+    def packed(self) -> Matrices:
+        """What `rramsim.kernels.read` needs of a linear array, brought up to date."""
+        if self._packed is None or self.stale:
             self.refresh()
-            self._packed.clear()
-        if taps not in self._packed:
-            empty = np.empty((self.layout.n_rows, 0), dtype=np.float32)
-            variance = empty if self._variance is None else self._variance
-            reference = empty if self._reference_variance is None else self._reference_variance
-            parts = (self._matrix, variance, reference)
-            pack = pack_weights if taps else self._by_tile
-            outputs = np.array([part.shape[1] for part in parts], dtype=np.int64)
-            weights, variances, references = map(pack, parts)
-            lines = self._reference_of_channel()
-            self._packed[taps] = (weights, variances, references, lines, outputs)
-        return self._packed[taps]
-
-    def _by_tile(self, matrix: NDArray[np.float32]) -> NDArray[np.float32]:
-        parts = [matrix[a:b].T.ravel() for a, b in self.layout.row_tiles]
-        return np.concatenate(parts).astype(np.float32, copy=False)
+            none = np.empty(0, dtype=np.float32)
+            variance, references = self._variance, self._reference_variance
+            self._packed = Matrices(
+                weights=pack_weights(self._matrix),
+                variances=none if variance is None else pack_weights(variance),
+                references=none if references is None else pack_weights(references),
+                reference_of=self._reference_of_channel(),
+                n_channels=self.n_channels,
+                n_references=0 if references is None else references.shape[1],
+            )
+        return self._packed
 
     def _reference_of_channel(self) -> NDArray[np.int64]:
         """Position of each channel's reference line among the reference lines."""
         return np.searchsorted(self.layout.reference_lines, self.layout.reference_of)
 
     def cell_drive(
-        self, v_mean: NDArray[np.float64], v_rms: NDArray[np.float64]
-    ) -> tuple[NDArray[np.float64] | None, NDArray[np.float64] | None]:
-        """Slope and offset [V] of cell voltages over the own word line's; None without wires.
+        self, v_mean: NDArray[np.float64], v_rms: NDArray[np.float64], wires: WiresConfig
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Slope and offset [V] of cell voltages over the own word line's.
 
         `v_mean` and `v_rms` (n_rows,) describe each word line's drive [V], silent reads counted.
         """
-        if self.wires is None:
-            return None, None
         from rramsim.celldrive import cell_drive
 
         g = self.cells.conductance
         slope, offset = np.empty(g.shape), np.empty(g.shape)
         for tile in self.tiles():
             rows = tile[0]
-            slope[tile], offset[tile] = cell_drive(g[tile], v_mean[rows], v_rms[rows], self.wires)
+            slope[tile], offset[tile] = cell_drive(g[tile], v_mean[rows], v_rms[rows], wires)
         return slope, offset
 
     def cell_voltages(self, v_in: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -278,12 +271,20 @@ def refresh_all(arrays: list[LayerArray]) -> None:
     from rramsim.solver import effective_conductances
 
     wired = [a for a in arrays if a.wires is not None and a.linear and a.stale]
-    jobs = [(a, tile) for a in wired for tile in a._stale_tiles(a.cells.conductance)]
+    jobs = [(a, index) for a in wired for index in a._stale_tiles(a.cells.conductance)]
     for first in range(0, len(jobs), SOLVE_TILES):
         part = jobs[first : first + SOLVE_TILES]
         assert part[0][0].wires is not None
-        tiles = [np.asarray(a.cells.conductance[tile], dtype=np.float64) for a, tile in part]
-        for (a, tile), matrix in zip(part, effective_conductances(tiles, part[0][0].wires), strict=True):
-            a._take(a.cells.conductance, [tile], [matrix])
+        tiles = [np.asarray(a.cells.conductance[a.tiles()[index]], dtype=np.float64) for a, index in part]
+        for (a, index), matrix in zip(part, effective_conductances(tiles, part[0][0].wires), strict=True):
+            a._take(a.cells.conductance, index, matrix)
     for a in arrays:
         a.refresh()
+
+
+def _columns(lines: NDArray[np.int64]) -> Any:
+    """Index of the given columns; a slice where they are evenly spaced, which reads much faster."""
+    steps = np.unique(np.diff(lines))
+    if steps.size != 1 or steps[0] <= 0:
+        return lines
+    return slice(int(lines[0]), int(lines[-1]) + 1, int(steps[0]))

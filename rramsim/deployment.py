@@ -7,7 +7,7 @@ public protocol of a chip.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,7 +25,6 @@ from rramsim.protocol import ChipProtocol, Reading
 __all__ = ["Deployment", "HostLayer", "best_range", "layer_shapes"]
 
 RANGE_VECTORS = 20_000  # input vectors that decide an ADC range
-BATCH = 64  # images per pass through the network: bounds memory, and fixed so that bits do not depend on it
 
 
 @dataclass
@@ -53,22 +52,25 @@ class HostLayer:
     sparse_value: NDArray[np.float64] | None = None  # (n_entries,)
 
     def correction(self, codes: NDArray[Any] | WindowCodes) -> NDArray[np.float32] | None:
-        """Digital side-correction for DAC codes, shape (n_vectors, n_cols); None without one."""
-        if self.down is None and self.sparse_index is None:
-            return None
-        x = np.asarray(codes).astype(np.float32)
-        result = np.zeros((x.shape[0], self.scale.size), dtype=np.float32)
-        if self.down is not None and self.up is not None:
-            result += (x @ (self.down * self.x_step).astype(np.float32)) @ self.up.astype(np.float32)
-        if self.sparse_index is not None and self.sparse_value is not None:
-            from scipy.sparse import csr_array
+        """Digital side-correction for DAC codes; None without one.
 
-            rows, cols = self.sparse_index.T
-            matrix = csr_array(
-                (self.sparse_value * self.x_step, (rows, cols)), shape=(x.shape[1], self.scale.size)
-            )
-            result += x @ matrix.astype(np.float32)
-        return result
+        Shape (n_vectors, n_cols), or (n_images, n_cols, out_h, out_w) for the windows of maps.
+        """
+        parts = []
+        if self.down is not None and self.up is not None:
+            down, up = self.down * self.x_step, self.up.astype(np.float32)
+            if isinstance(codes, WindowCodes):
+                parts.append(np.einsum("nrhw,rc->nchw", codes.multiply(down), up, optimize=True))
+            else:
+                parts.append((codes.astype(np.float32) @ down.astype(np.float32)) @ up)
+        if self.sparse_index is not None and self.sparse_value is not None:
+            matrix = np.zeros((codes.shape[1], self.scale.size), dtype=np.float32)
+            matrix[tuple(self.sparse_index.T)] = self.sparse_value * self.x_step
+            if isinstance(codes, WindowCodes):
+                parts.append(codes.multiply(matrix))
+            else:
+                parts.append(codes.astype(np.float32) @ matrix)
+        return None if not parts else sum(parts[1:], parts[0])
 
     @property
     def n_extra(self) -> int:
@@ -148,6 +150,8 @@ class Deployment:
                 "was the chip made for another network?"
             )
         self.layers: dict[str, HostLayer] = {}
+        self._sheet = chip.datasheet
+        self._layers_of = {name: _layer_names(network.node(name)) for name in network.mapped}
         for node in map(network.node, network.mapped):
             bias = node.parameters.get("bias")
             matrices = lowering.matrices(node)
@@ -192,11 +196,11 @@ class Deployment:
 
     def layers_of(self, node: str) -> list[str]:
         """Chip layers of a network node, one per group."""
-        return _layer_names(self.network.node(node))
+        return self._layers_of[node]
 
     def set_input_range(self, layer: str, x: NDArray[Any]) -> None:
         """Choose the DAC step for activations like `x`; signed where any is negative."""
-        host, sheet = self.layers[layer], self.chip.datasheet
+        host, sheet = self.layers[layer], self._sheet
         host.signed = bool(x.min(initial=0.0) < 0)
         high = dac_codes(sheet.dac_bits, host.signed)[1]
         host.x_step = best_range(x, high) / high
@@ -214,7 +218,7 @@ class Deployment:
         margin : float
             Factor on the chosen range.
         """
-        host, sheet = self.layers[layer], self.chip.datasheet
+        host, sheet = self.layers[layer], self._sheet
         code_max = adc_code_max(sheet.adc_bits)
         noise = sheet.adc_noise * code_max / adc_code_max(8)
         host.output_range = margin * self._ampere_per_step(layer) * best_range(partial, code_max, noise)
@@ -223,7 +227,7 @@ class Deployment:
 
     def _set_unit(self, layer: str) -> None:
         """Layer units per ADC code of error-free cells."""
-        host, sheet, info = self.layers[layer], self.chip.datasheet, self.chip.layers[layer]
+        host, sheet, info = self.layers[layer], self._sheet, self.chip.layers[layer]
         if host.output_range == 0.0:
             return
         per_code = (
@@ -236,7 +240,7 @@ class Deployment:
 
     def _partial_sums(self, layer: str, x: NDArray[Any]) -> NDArray[np.float32]:
         """Currents that error-free cells would send to each conversion, in steps (`_ampere_per_step`)."""
-        info, sheet = self.chip.layers[layer], self.chip.datasheet
+        info, sheet = self.chip.layers[layer], self._sheet
         codes = self.codes(layer, x)
         codes = codes[:: max(1, len(codes) // RANGE_VECTORS)]
         if sheet.input_mode == "bit_serial":
@@ -252,7 +256,7 @@ class Deployment:
 
     def _ampere_per_step(self, layer: str) -> float:
         """Current [A] of a weight of 1 driven by one DAC step (by one bit when inputs are bit-serial)."""
-        sheet = self.chip.datasheet
+        sheet = self._sheet
         current = self.chip.layers[layer].g_unit * sheet.v_read
         if sheet.input_mode == "bit_serial":
             return current
@@ -260,7 +264,7 @@ class Deployment:
 
     def nearest_levels(self, layer: str, weights: NDArray[Any] | None = None) -> NDArray[np.int64]:
         """Level targets nearest to `weights` (the network's own by default), after scaling."""
-        host, sheet = self.layers[layer], self.chip.datasheet
+        host, sheet = self.layers[layer], self._sheet
         values = (self.weights(layer) if weights is None else weights) / host.scale
         n_slices = self.chip.layers[layer].cells_per_weight // 2
         return levels_from_weights(values, sheet.mapping, sheet.levels, n_slices)
@@ -280,7 +284,7 @@ class Deployment:
 
     def stored_weights(self, layer: str) -> NDArray[np.float64]:
         """Normalised weights that the written levels stand for, shape (n_rows, n_cols)."""
-        host, sheet = self.layers[layer], self.chip.datasheet
+        host, sheet = self.layers[layer], self._sheet
         if host.levels is None:
             raise InputError(f"layer {layer!r} was never written: call map(...) first")
         return weights_from_levels(host.levels, sheet.mapping, sheet.levels)
@@ -299,7 +303,7 @@ class Deployment:
         host = self.layers[layer]
         if host.x_step == 0.0:
             raise InputError(f"layer {layer!r} has no input range yet: call map(...) first")
-        low, high = dac_codes(self.chip.datasheet.dac_bits, host.signed)
+        low, high = dac_codes(self._sheet.dac_bits, host.signed)
         if high >= 2**15:
             return np.clip(np.rint(x * np.float32(1.0 / host.x_step)), low, high).astype(np.int32)
         out = np.empty(x.shape, dtype=np.int16)
@@ -325,8 +329,14 @@ class Deployment:
         """Pre-activations from DAC codes and summed ADC codes, shape (n_vectors, n_cols)."""
         host = self.layers[layer]
         gain, offset = (host.gain * host.unit).astype(np.float32), host.offset.astype(np.float32)
-        result = reading.astype(np.float32) * gain + offset
-        correction = host.correction(codes)
+        result = np.empty(reading.shape, dtype=np.float32)
+        if reading.T.flags.c_contiguous:
+            host_kernels.rescale_rows(reading.T, gain, offset, result)
+        else:
+            result[:] = reading.astype(np.float32) * gain + offset
+        if host.n_extra == 0:
+            return result
+        correction = host.correction(np.asarray(codes))
         return result if correction is None else result + correction
 
     def execute(self, node: Node, x: NDArray[Any]) -> NDArray[np.float32]:
@@ -354,7 +364,7 @@ class Deployment:
         host_kernels.rescale_maps(by_column, gain, offset, out)
         correction = host.correction(codes)
         if correction is not None:
-            out += correction.reshape(n_images, positions, n_cols).transpose(0, 2, 1)
+            out += correction.reshape(n_images, n_cols, positions)
         if rank == 3:
             return out
         return out.reshape(n_images, n_cols, window.out_h, window.out_w)
@@ -380,7 +390,8 @@ class Deployment:
         """Network outputs (logits) for images (n, c, h, w); `progress` hears of finished images."""
         images = check_array(images, "images", dtype=np.float32)
         outputs = []
-        for batch in _batches(images):
+        for first in range(0, len(images), self.network.batch):
+            batch = images[first : first + self.network.batch]
             outputs.append(self.evaluate({"input": batch}, self.network.output))
             if progress is not None:
                 progress(len(batch))
@@ -424,7 +435,7 @@ class Deployment:
             )
         for name, parameters in state["batch_norm"].items():
             self.network = self.network.replace(name, parameters)
-        sheet = self.chip.datasheet
+        sheet = self._sheet
         for name, entries in state["layers"].items():
             host = HostLayer(**entries)
             self.layers[name] = host
@@ -486,8 +497,3 @@ class Trace:
         names = [entry.name for entry in self._deployment.network.nodes]
         for name in names[names.index(node) :]:
             self._values.pop(name, None)
-
-
-def _batches(images: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
-    for first in range(0, len(images), BATCH):
-        yield images[first : first + BATCH]

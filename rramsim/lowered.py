@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numba import get_num_threads
 from numpy.typing import NDArray
 
+from rramsim.kernels.convolution import convolve, pack_weights
 from rramsim.kernels.windows import Geometry, im2col
 
 __all__ = ["WindowCodes", "border_classes"]
@@ -43,6 +45,15 @@ class WindowCodes:
     def dtype(self) -> np.dtype[Any]:
         """Integer type of the codes."""
         return self.maps.dtype
+
+    def multiply(self, matrix: NDArray[np.floating]) -> NDArray[np.float32]:
+        """Maps (n_images, n_out, out_h, out_w) of every vector times `matrix` (n_rows, n_out)."""
+        n_out, window = matrix.shape[1], self.geometry
+        packed = pack_weights(matrix.astype(np.float32))[None]
+        out = np.empty((len(self.maps), n_out, window.out_h, window.out_w), dtype=np.float32)
+        maps = np.ascontiguousarray(self.maps, dtype=np.float32)
+        convolve(maps, packed, 1, np.zeros(n_out, dtype=np.float32), window, get_num_threads(), out)
+        return out
 
     def __len__(self) -> int:
         return self.shape[0]

@@ -14,7 +14,7 @@ from rramsim.cell.faults import draw_faults
 from rramsim.cell.laws import ErrorLaw, LognormalLaw, NormalLaw
 from rramsim.cell.noise import read_sigma
 from rramsim.cell.settings import CellsConfig, DisturbConfig, FaultsConfig
-from rramsim.cell.stress import add_histogram, add_solved
+from rramsim.cell.stress import StressTables, add_solved
 from rramsim.checks import InputError, check_array
 from rramsim.kernels import cell as kernels
 from rramsim.kernels import write as write_kernels
@@ -80,7 +80,8 @@ class CellArray:
         self.clock = 0.0  # [s] since delivery
         self.version = 0  # grows whenever a conductance may have changed
         self._n_telegraph = 0
-        self._count_max = 0
+        self._count_min = self._count_max = 0
+        self._tables: StressTables | None = None
         self._prepare()
         self._allocate()
         self._arrive()
@@ -302,7 +303,7 @@ class CellArray:
         if self._stress.size:
             self._stress[mask] = 0.0
         if n_cells:
-            self._count_max = int(self._count.max())
+            self._count_min, self._count_max = int(self._count.min()), int(self._count.max())
             self._refresh()
         joules = None if programming.e_pulse is None else n_pulses * programming.e_pulse
         return WriteReport(n_cells, n_pulses, n_failed, seconds, joules)
@@ -362,15 +363,21 @@ class CellArray:
             return
         voltages = check_array(voltages, "voltages", shape=(None,), unit="V")
         counts = check_array(counts, "counts", shape=(self.shape[0], len(voltages)), minimum=0.0)
-        if attenuation is not None:
-            attenuation = check_array(attenuation, "attenuation", shape=self.shape)
-        if offset is not None:
-            offset = check_array(offset, "offset", shape=self.shape, unit="V")
-        add_histogram(
-            self._stress, self._count, self._count_max, self.disturb_law, self.disturb,
-            counts, voltages, attenuation, offset,
-        )  # fmt: skip
-        self._refresh()
+        extent = (self._count_min, self._count_max)
+        if self._tables is None or not self._tables.fits(voltages, attenuation, offset, extent):
+            frozen = all(x is None or not np.asarray(x).flags.writeable for x in (attenuation, offset))
+            slope = attenuation
+            if slope is not None:
+                slope = check_array(slope, "attenuation", shape=self.shape)
+            if offset is not None:
+                offset = check_array(offset, "offset", shape=self.shape, unit="V")
+            tables = StressTables(self.disturb_law, self.disturb, voltages, slope, offset, extent)
+            tables.add(self._stress, self._count, counts)
+            # arrays that can change under the same name are not remembered
+            self._tables = tables if frozen else None
+        else:
+            self._tables.add(self._stress, self._count, counts)
+        self._refresh(always=False)
 
     def add_cell_voltages(self, v_cell: ArrayLike, *, refresh: bool = True) -> None:
         """Stress the cells by solved voltages of every vector, the mode `exact`.
@@ -400,8 +407,8 @@ class CellArray:
         kernels.switch_traps(key, self._n_telegraph, telegraph.occupancy, stay, self._captured)
         self._n_telegraph += 1
 
-    def _refresh(self) -> None:
-        """Bring `conductance` up to date."""
+    def _refresh(self, *, always: bool = True) -> None:
+        """Bring `conductance` up to date; without `always` the version grows only if it changed."""
         self.version += 1
         if self._g is self._g_written:
             return
@@ -411,15 +418,18 @@ class CellArray:
             cycles = np.arange(self._count_max + 1) + self.disturb.cycles_before
             law.check_cycles(float(cycles[-1]))
             base = law.log_bracket(cycles).astype(np.float32)
-        kernels.refresh(
+        n_changed = kernels.refresh(
             self._g_written, self.clock, self._t_write, self._count, self._stuck, self._stress,
             self._susceptibility, self._drift, self._mean, self._sigma, self._sigma_offset,
             self._disturb, base, self._g,
         )  # fmt: skip
-        if law is not None and self._disturb.kind == kernels.DISTURB_TABLE:
+        by_table = self._disturb.kind == kernels.DISTURB_TABLE
+        if by_table and law is not None:
             self._apply_user_law(law)
         if self._captured.size:
             self._apply_traps()
+        if not (always or by_table or self._captured.size or n_changed):
+            self.version -= 1
 
     def _apply_user_law(self, law: DisturbLaw) -> None:
         low, high = self.scale.g_min, self.scale.g_max
@@ -471,6 +481,7 @@ class CellArray:
             mine[...] = theirs
         for name in self._SCALARS:
             setattr(self, name, type(getattr(self, name))(state[name.strip("_")]))
+        self._count_min, self._tables = int(self._count.min()), None
         version = self.version
         self._refresh()
         self.version = version

@@ -11,13 +11,74 @@ from rramsim.cell.disturb import DisturbLaw, PowerLaw
 from rramsim.cell.settings import DisturbConfig
 from rramsim.kernels import cell as kernels
 
-__all__ = ["add_histogram", "add_solved", "polarity", "sign"]
+__all__ = ["StressTables", "add_solved", "polarity", "sign"]
 
-N_ATTENUATIONS = 65  # nodes of the table over a cell's attenuation; see docs/cells.md for the error
-N_VOLTAGES = 2049  # nodes of the weight over |V|
+N_NODES = 65  # most nodes of a table over slopes or offsets
+NODE_STEP = 1.0 / 100.0  # their distance in cell voltage over v_read; see docs/cells.md for the error
 N_COUNTS = 9  # nodes over write counts, where they spread further than this
+TABLE_SIZE = 1 << 21  # numbers in the table of some word lines
 
 _NONE = np.zeros((0, 0))
+
+
+class StressTables:
+    """Seconds of stress per read over cells' slope, offset and write count.
+
+    Kept for as long as slopes, offsets, voltages and write counts stay the same: then the stress
+    of a word line is one product of its counts with these numbers.
+    """
+
+    def __init__(
+        self,
+        law: DisturbLaw,
+        config: DisturbConfig,
+        voltages: NDArray[np.float64],
+        slope: NDArray[np.float64] | None,
+        offset: NDArray[np.float64] | None,
+        counts: tuple[int, int],
+    ) -> None:
+        self.voltages, self.slope, self.offset, self.counts = voltages, slope, offset, counts
+        top = float(np.abs(voltages).max(initial=0.0))
+        self.s_nodes, self.s_step = _nodes(slope, top / config.v_read, 1.0)
+        self.o_nodes, self.o_step = _nodes(offset, 1.0 / config.v_read, 0.0)
+        cycles, self.n_first, self.node, self.fraction = _count_nodes(law, *counts, config.cycles_before)
+        v = voltages[:, None, None, None] * self.s_nodes[:, None] + self.o_nodes
+        # a cell sees little more than its driver's voltage
+        law.check_voltage(min(float(np.abs(v).max(initial=0.0)), top * float(self.s_nodes.max(initial=1.0))))
+        weights = law.weight(np.abs(v), cycles[:, None, None]) * sign(law, config, v) * config.t_read
+        self._shape = np.broadcast_shapes(weights.shape, (1, cycles.size, 1, 1))[1:]
+        self._weights = np.broadcast_to(weights, (len(voltages), *self._shape)).reshape(len(voltages), -1)
+
+    def fits(self, voltages: Any, slope: Any, offset: Any, counts: tuple[int, int]) -> bool:
+        """Whether the table was made for these very arrays."""
+        same = self.slope is slope and self.offset is offset and self.counts == counts
+        return same and np.array_equal(self.voltages, voltages)
+
+    def add(self, stress: NDArray[np.float64], count: NDArray[np.uint32], reads: NDArray[np.float64]) -> None:
+        """Add the stress [s] of `reads` (n_wl, n_codes), looked up by every cell."""
+        size = max(1, TABLE_SIZE // self._weights.shape[1])
+        slope = _NONE if self.slope is None else self.slope
+        offset = _NONE if self.offset is None else self.offset
+        for first in range(0, len(reads), size):
+            rows = slice(first, first + size)
+            table = (reads[rows] @ self._weights).reshape(-1, *self._shape)
+            kernels.add_stress(
+                stress[rows], count[rows], slope[rows], offset[rows], np.ascontiguousarray(table),
+                float(self.s_nodes[0]), self.s_step, float(self.o_nodes[0]), self.o_step,
+                self.n_first, self.node, self.fraction,
+            )  # fmt: skip
+
+
+def _nodes(
+    values: NDArray[np.float64] | None, scale: float, alone: float
+) -> tuple[NDArray[np.float64], float]:
+    """Evenly spaced nodes over the values, and their step; one node for None."""
+    if values is None:
+        return np.array([alone]), 1.0
+    first, last = float(values.min()), float(values.max())
+    n = int(np.clip(np.ceil((last - first) * scale / NODE_STEP) + 1, 4, N_NODES))
+    nodes = np.linspace(first, max(last, first + 1e-9), n)
+    return nodes, float(nodes[1] - nodes[0])
 
 
 def polarity(law: DisturbLaw, config: DisturbConfig) -> str:
@@ -33,79 +94,13 @@ def sign(law: DisturbLaw, config: DisturbConfig, v: NDArray[np.float64]) -> Any:
     return {"negative": -1.0, "positive": 1.0, "alternating": config.balance}[chosen]
 
 
-def add_histogram(
-    stress: NDArray[np.float64],
-    count: NDArray[np.uint32],
-    count_max: int,
-    law: DisturbLaw,
-    config: DisturbConfig,
-    counts: NDArray[np.float64],
-    voltages: NDArray[np.float64],
-    attenuation: NDArray[np.float64] | None,
-    offset: NDArray[np.float64] | None,
-) -> None:
-    """Add the stress [s] of `counts` (n_wl, n_codes) reads at `voltages` (n_codes,) [V].
-
-    Without `offset` the stress of a word line is tabulated over attenuation and write count,
-    then looked up by every cell. With it every cell sums over the codes in use.
-    """
-    used = counts.any(axis=0)
-    if not used.any():
-        return
-    counts, voltages = np.ascontiguousarray(counts[:, used]), voltages[used]
-    if offset is not None:
-        slope = np.ones(offset.shape) if attenuation is None else attenuation
-        _add_affine(stress, count, count_max, law, config, counts, voltages, slope, offset)
-        return
-    nodes, a_step, wires = np.ones(1), 1.0, _NONE
-    if attenuation is not None:
-        wires = attenuation
-        first, last = float(wires.min()), float(wires.max())
-        nodes = np.linspace(first, max(last, first + 1e-6), N_ATTENUATIONS)
-        a_step = float(nodes[1] - nodes[0])
-    v = voltages * nodes[:, None, None]
-    law.check_voltage(float(np.abs(v).max()))
-    n_nodes, n_first, node, fraction = _count_nodes(law, count, count_max, config.cycles_before)
-    weights = law.weight(np.abs(v), n_nodes[:, None]) * sign(law, config, v)
-    table = np.moveaxis(np.tensordot(counts, weights, axes=(1, 2)), 1, 2) * config.t_read
-    kernels.add_stress(
-        stress, count, wires, np.ascontiguousarray(table), float(nodes[0]), a_step, n_first, node, fraction
-    )
-
-
-def _add_affine(
-    stress: NDArray[np.float64],
-    count: NDArray[np.uint32],
-    count_max: int,
-    law: DisturbLaw,
-    config: DisturbConfig,
-    counts: NDArray[np.float64],
-    voltages: NDArray[np.float64],
-    slope: NDArray[np.float64],
-    offset: NDArray[np.float64],
-) -> None:
-    top = float(np.abs(voltages).max())
-    v_max = max(float((np.abs(slope) * top + np.abs(offset)).max()), 1e-6)
-    law.check_voltage(min(v_max, top))  # a cell sees little more than its driver's voltage
-    n_nodes, n_first, node, fraction = _count_nodes(law, count, count_max, config.cycles_before)
-    v = np.linspace(0.0, v_max, N_VOLTAGES)
-    weights = np.ascontiguousarray(law.weight(v, n_nodes[:, None]) * config.t_read)
-    signed = polarity(law, config) == "bipolar"
-    share = 1.0 if signed else float(sign(law, config, np.ones(())))
-    kernels.add_stress_affine(
-        stress, count, slope, offset, counts, voltages, weights, float(v[1]), share, signed,
-        n_first, node, fraction,
-    )  # fmt: skip
-
-
 def _count_nodes(
-    law: DisturbLaw, count: NDArray[np.uint32], count_max: int, before: int
+    law: DisturbLaw, first: int, count_max: int, before: int
 ) -> tuple[NDArray[np.float64], int, NDArray[np.int64], NDArray[np.float64]]:
     """Nodes over cycles, and where each write count lies among them."""
     if not law.depends_on_cycles:
         size = count_max + 1
         return np.array([float(before)]), 0, np.zeros(size, np.int64), np.zeros(size)
-    first = int(count.min())
     counts = np.arange(first, count_max + 1)
     if len(counts) <= N_COUNTS:
         return before + counts.astype(float), first, np.arange(len(counts)), np.zeros(len(counts))

@@ -98,9 +98,10 @@ def refresh(
 ):  # fmt: skip
     """Present conductance `g` [S] from what was written, the time since and the stress since.
 
-    `base[n]` is ln of the power law's bracket for n cycles since delivery.
+    `base[n]` is ln of the power law's bracket for n cycles since delivery. Returns how many cells changed.
     """
     n_bl = g.shape[1]
+    n_changed = 0
     lasting = drift.kind != DRIFT_OFF
     disturbed = disturb.kind == DISTURB_POWER or disturb.kind == DISTURB_EXPONENTIAL
     personal = susceptibility.size > 0
@@ -115,68 +116,77 @@ def refresh(
                 if disturbed:
                     s = np.float64(susceptibility[i, j]) if personal else 1.0
                     value = _disturbed(value, stress[i, j], n, s, disturb, base)
-            g[i, j] = value
+            new = np.float32(value)
+            if new != g[i, j]:
+                n_changed += 1
+                g[i, j] = new
+    return n_changed
+
+
+@njit(cache=True, error_model="numpy", inline="always")
+def _four_nodes(value, first, step, n_nodes):
+    """First of the four nodes about a value, and its distance from the second in steps."""
+    x = (value - first) / step
+    node = min(max(np.int64(x) - 1, 0), n_nodes - 4)
+    return node, x - node - 1.0
+
+
+@njit(cache=True, error_model="numpy", inline="always")
+def _cubic(near, t):
+    """Cubic (Lagrange) interpolation between near[1] and near[2]."""
+    before, after, beyond = t + 1.0, t - 1.0, t - 2.0
+    sixth, half = t * before * after * (1.0 / 6.0), after * beyond * 0.5
+    return (
+        -t * half * (1.0 / 3.0) * near[0]
+        + before * half * near[1]
+        - before * t * beyond * 0.5 * near[2]
+        + sixth * near[3]
+    )
+
+
+@njit(cache=True, error_model="numpy")
+def _looked_up(table, base, n_s, n_o, slope, s_first, s_step, offset, o_first, o_step):
+    """Value of a flat table (n_slopes, n_offsets) from `base` on; an axis of one node has no values."""
+    if n_s == 1 and n_o == 1:
+        return table[base]
+    if n_o == 1:
+        s, a = _four_nodes(slope, s_first, s_step, n_s)
+        return _cubic(table[base + s : base + s + 4], a)
+    o, b = _four_nodes(offset, o_first, o_step, n_o)
+    if n_s == 1:
+        return _cubic(table[base + o : base + o + 4], b)
+    s, a = _four_nodes(slope, s_first, s_step, n_s)
+    at = base + s * n_o + o
+    one, two = _cubic(table[at : at + 4], b), _cubic(table[at + n_o : at + n_o + 4], b)
+    at += 2 * n_o
+    three, four = _cubic(table[at : at + 4], b), _cubic(table[at + n_o : at + n_o + 4], b)
+    return _cubic((one, two, three, four), a)
 
 
 @njit(cache=True, parallel=True, error_model="numpy")
-def add_stress(stress, count, attenuation, table, a_first, a_step, n_first, node, fraction):
-    """Add equivalent stress [s] from a table (n_wl, n_counts, n_attenuations), bilinear.
+def add_stress(
+    stress, count, slope, offset, table, s_first, s_step, o_first, o_step, n_first, node, fraction
+):
+    """Add equivalent stress [s] from a table (n_wl, n_counts, n_slopes, n_offsets).
 
-    `node`, `fraction` place a write count (less `n_first`) on the table's second axis.
+    Cubic in slope and offset; cells without one of their own (empty arrays) take the only node. Linear
+    in the write count, which `node`, `fraction` place (less `n_first`) on the table's second axis.
     """
-    n_bl, n_counts, n_a = stress.shape[1], table.shape[1], table.shape[2]
-    wires = attenuation.size > 0
+    n_bl, n_counts, n_s, n_o = stress.shape[1], table.shape[1], table.shape[2], table.shape[3]
+    flat, size = table.reshape(-1), n_s * n_o
     for i in prange(stress.shape[0]):
         for j in range(n_bl):
             index = np.int64(count[i, j]) - n_first
-            row = node[index]
+            base = (i * n_counts + node[index]) * size
             u = fraction[index]
-            column, v = 0, 0.0
-            if wires:
-                x = (attenuation[i, j] - a_first) / a_step
-                column = min(max(np.int64(math.floor(x)), 0), n_a - 2)
-                v = x - column
-            value = table[i, row, column]
-            if v > 0.0:
-                value += v * (table[i, row, column + 1] - value)
-            if u > 0.0 and row + 1 < n_counts:
-                other = table[i, row + 1, column]
-                if v > 0.0:
-                    other += v * (table[i, row + 1, column + 1] - other)
+            own = slope[i, j] if n_s > 1 else 1.0
+            shift = offset[i, j] if n_o > 1 else 0.0
+            value = _looked_up(flat, base, n_s, n_o, own, s_first, s_step, shift, o_first, o_step)
+            if u > 0.0 and node[index] + 1 < n_counts:
+                base += size
+                other = _looked_up(flat, base, n_s, n_o, own, s_first, s_step, shift, o_first, o_step)
                 value += u * (other - value)
             stress[i, j] += value
-
-
-@njit(cache=True, parallel=True, error_model="numpy")
-def add_stress_affine(
-    stress, count, slope, offset, counts, voltages, weights, v_step, share, signed, n_first, node, fraction
-):
-    """Add equivalent stress [s] of reads at cell voltages slope v + offset [V].
-
-    `counts` (n_wl, n_codes) reads at `voltages` (n_codes,); `weights` (n_counts, n_voltages)
-    tabulates seconds per read at |v| = 0, v_step, ...; the rest as in `add_stress`.
-    """
-    n_bl, n_codes, n_counts, n_v = stress.shape[1], counts.shape[1], weights.shape[0], weights.shape[1]
-    for i in prange(stress.shape[0]):
-        for j in range(n_bl):
-            index = np.int64(count[i, j]) - n_first
-            row = node[index]
-            above = min(row + 1, n_counts - 1)
-            u = fraction[index]
-            total = 0.0
-            for code in range(n_codes):
-                if counts[i, code] == 0.0:
-                    continue
-                v = slope[i, j] * voltages[code] + offset[i, j]
-                x = abs(v) / v_step
-                k = min(np.int64(x), n_v - 2)
-                w = x - k
-                value = weights[row, k] + w * (weights[row, k + 1] - weights[row, k])
-                if u > 0.0:
-                    other = weights[above, k] + w * (weights[above, k + 1] - weights[above, k])
-                    value += u * (other - value)
-                total += counts[i, code] * (-value if signed and v < 0.0 else value)
-            stress[i, j] += share * total
 
 
 @njit(cache=True, parallel=True, error_model="numpy")

@@ -1,8 +1,8 @@
-"""Convolution without im2col: multiply-accumulate straight from padded activation maps.
+"""Convolution without im2col: multiply-accumulate straight from laid-out activation maps.
 
-A padded map is stored as stride x stride planes (one per phase of the row and column), so that
-every kernel tap reads consecutive numbers. Sums run over all positions of a plane's pitch; the
-few positions between two output rows are computed and ignored, which costs less than moving data.
+A map is copied once per column of the kernel, shifted, padded and thinned by the stride, so that
+every kernel tap reads consecutive numbers for consecutive outputs; rows are shared by the taps
+above one another. Against im2col that saves the factor of the kernel's height, and it leaves no gaps.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from rramsim.kernels.nodal_simd import WIDE, _Block
 CHANNELS = 8 if WIDE else 4  # outputs of a register tile
 VECTORS = 2 if WIDE else 1  # 64-byte vectors of positions of a register tile
 POSITIONS = 16 * VECTORS
+POSITIONS_AT_ONCE = 512  # outputs of CHANNELS channels that are finished while in the first-level cache
 
 
 @intrinsic
@@ -71,99 +72,104 @@ def wide_pitch(n_positions):
 
 
 @njit(cache=True, error_model="numpy")
-def multiply(out, n_positions, weights, source, offsets, first, last):
-    """Sum taps first..last of one image into `out`.
+def multiply_block(out, pitch, n_positions, weights, block, source, begin, offsets, first, last):
+    """Sum taps first..last into CHANNELS rows of `out`.
 
     Parameters
     ----------
     out : float32, flat
-        (n_blocks * CHANNELS, pitch) with pitch = n_positions rounded up to POSITIONS.
+        (CHANNELS, pitch); positions are computed in whole register tiles.
     weights : float32, flat
-        (n_blocks, n_taps, CHANNELS), see `pack_weights`.
+        (n_blocks, n_taps, CHANNELS), see `pack_weights`; `block` chooses the channels.
     source : float32, flat
         Padded planes of one image, with POSITIONS numbers of slack behind.
+    begin : int
+        First position.
     offsets : int64 (n_taps,)
-        Where each tap's plane begins for output position 0.
+        Where each tap's plane begins for position 0.
     """
-    n_taps = offsets.size
-    n_blocks = weights.size // (n_taps * CHANNELS)
-    pitch = wide_pitch(n_positions)
-    for start in range(0, pitch, POSITIONS):
-        for block in range(n_blocks):
-            _tile(
-                out,
-                block * CHANNELS * pitch + start,
-                pitch,
-                weights,
-                block * n_taps * CHANNELS,
-                source,
-                start,
-                offsets,
-                first,
-                last,
-            )
+    at = block * offsets.size * CHANNELS
+    for start in range(0, n_positions, POSITIONS):
+        _tile(out, start, pitch, weights, at, source, begin + start, offsets, first, last)
 
 
 @njit(cache=True, error_model="numpy")
-def plane_shape(height, width, geometry):
-    """Rows and pitch of one phase plane of a padded map."""
-    rows = (height + geometry.pad_top + geometry.pad_bottom + geometry.stride_h - 1) // geometry.stride_h
-    pitch = (width + geometry.pad_left + geometry.pad_right + geometry.stride_w - 1) // geometry.stride_w
-    return rows, pitch
+def _plane_rows(height, geometry):
+    """Rows of one plane: padded input rows of one phase of the vertical stride."""
+    return (height + geometry.pad_top + geometry.pad_bottom + geometry.stride_h - 1) // geometry.stride_h
 
 
 @njit(cache=True, error_model="numpy")
-def source_size(n_channels, height, width, geometry):
+def source_size(n_channels, height, geometry):
     """Numbers to allocate for the planes of one image: every register tile may read past its row."""
-    rows, pitch = plane_shape(height, width, geometry)
-    return n_channels * geometry.stride_h * geometry.stride_w * rows * pitch + pitch + POSITIONS
+    planes = n_channels * geometry.kernel_w * geometry.stride_h
+    return planes * _plane_rows(height, geometry) * geometry.out_w + geometry.out_w + POSITIONS
 
 
 @njit(cache=True, error_model="numpy")
-def tap_offsets(n_channels, height, width, geometry):
+def tap_offsets(n_channels, height, geometry):
     """Offset of every tap (channel, kernel_y, kernel_x) into the planes of one image."""
-    rows, pitch = plane_shape(height, width, geometry)
-    plane = rows * pitch
-    phases = geometry.stride_h * geometry.stride_w
+    plane = _plane_rows(height, geometry) * geometry.out_w
     offsets = np.empty(n_channels * geometry.kernel_h * geometry.kernel_w, dtype=np.int64)
     k = 0
     for c in range(n_channels):
         for ky in range(geometry.kernel_h):
             y = ky * geometry.dilation_h
             for kx in range(geometry.kernel_w):
-                x = kx * geometry.dilation_w
-                phase = (y % geometry.stride_h) * geometry.stride_w + x % geometry.stride_w
-                inside = (y // geometry.stride_h) * pitch + x // geometry.stride_w
-                offsets[k] = (c * phases + phase) * plane + inside
+                index = (c * geometry.kernel_w + kx) * geometry.stride_h + y % geometry.stride_h
+                offsets[k] = index * plane + y // geometry.stride_h * geometry.out_w
                 k += 1
     return offsets
 
 
 @njit(cache=True, error_model="numpy")
 def fill_planes(x, geometry, planes):
-    """Copy a float32 map (c, h, w) into its padded planes; `planes` was zero where padding is."""
+    """Lay out a float32 map (c, h, w) as planes (c, kernel_x, phase of row, row, out_x).
+
+    `planes` was zero where padding is.
+    """
     n_channels, height, width = x.shape
-    rows, pitch = plane_shape(height, width, geometry)
-    stride_h, stride_w = geometry.stride_h, geometry.stride_w
-    plane = rows * pitch
+    g, flat = geometry, x.reshape(-1)
+    plane = _plane_rows(height, g) * g.out_w
+    whole = g.stride_h == 1 and g.stride_w == 1 and g.out_w == width
     for c in range(n_channels):
-        for y in range(height):
-            above = y + geometry.pad_top
-            row = ((c * stride_h + above % stride_h) * stride_w) * plane + (above // stride_h) * pitch
-            source = x[c, y]
-            if stride_w == 1:
-                target = planes[row + geometry.pad_left : row + geometry.pad_left + width]
-                for i in range(width):
-                    target[i] = source[i]
-            else:
-                for phase in range(stride_w):
-                    skip = (phase - geometry.pad_left) % stride_w
-                    left = skip + geometry.pad_left
-                    at = row + phase * plane + left // stride_w
-                    count = (width - skip + stride_w - 1) // stride_w
-                    target = planes[at : at + max(count, 0)]
-                    for i in range(target.size):
-                        target[i] = source[skip + i * stride_w]
+        for kx in range(g.kernel_w):
+            before = g.pad_left - kx * g.dilation_w  # column -before is the first output's
+            first = max(0, -(-before // g.stride_w))
+            last = min(g.out_w, (width - 1 + before) // g.stride_w + 1)
+            if last <= first:
+                continue
+            left = first * g.stride_w - before
+            at = (c * g.kernel_w + kx) * g.stride_h * plane + first
+            if whole:  # all rows in one copy, then the columns that came from the neighbouring rows
+                at += g.pad_top * width
+                _copy(flat, c * height * width + left, 1, planes, at, height * width - first - left)
+                for column in range(last - first, width) if first == 0 else range(width - first, width):
+                    for y in range(height - 1 if first else height):
+                        planes[at + y * width + column] = 0.0
+                continue
+            for phase in range(g.stride_h):
+                skip = (phase - g.pad_top) % g.stride_h  # first input row of this phase
+                here = at + phase * plane + (skip + g.pad_top) // g.stride_h * g.out_w
+                for y in range(skip, height, g.stride_h):
+                    _copy(flat, (c * height + y) * width + left, g.stride_w, planes, here, last - first)
+                    here += g.out_w
+
+
+@njit(cache=True, error_model="numpy", inline="always")
+def _copy(source, source_at, stride, target, target_at, count):
+    # slices spare the compiler the case of a negative index, which would keep it from vector copies
+    target = target[target_at : target_at + count]
+    source = source[source_at : source_at + (count - 1) * stride + 1]
+    if stride == 1:
+        for i in range(target.size):
+            target[i] = source[i]
+    elif stride == 2:  # a constant step lets the compiler shuffle
+        for i in range(target.size):
+            target[i] = source[2 * i]
+    else:
+        for i in range(target.size):
+            target[i] = source[i * stride]
 
 
 def pack_weights(matrix):
@@ -176,7 +182,7 @@ def pack_weights(matrix):
 
 
 @njit(cache=True, parallel=True, error_model="numpy")
-def convolve(x, weights, n_groups, bias, geometry, out):
+def convolve(x, weights, n_groups, bias, geometry, n_parts, out):
     """Grouped 2-D convolution of float32 maps.
 
     Parameters
@@ -185,25 +191,36 @@ def convolve(x, weights, n_groups, bias, geometry, out):
     weights : float32 (n_groups, size)
         `pack_weights` of each group's matrix.
     bias : float32 (c_out,)
+    n_parts : int
+        Runs of images with buffers of their own: the number of threads, but no more than images.
     out : float32 (n_images, c_out, out_h, out_w)
     """
-    n_images, n_channels, height, width = x.shape
+    n_images, n_channels, height, _ = x.shape
     own, n_out = n_channels // n_groups, bias.size // n_groups
-    offsets = tap_offsets(own, height, width, geometry)
-    _, pitch = plane_shape(height, width, geometry)
-    n_positions = (geometry.out_h - 1) * pitch + geometry.out_w
-    wide = wide_pitch(n_positions)
-    n_source = source_size(own, height, width, geometry)
-    for image in prange(n_images):
-        planes = np.zeros(n_source, dtype=np.float32)
-        product = np.empty(weights.shape[1] // offsets.size * wide, dtype=np.float32)
-        for g in range(n_groups):
-            fill_planes(x[image, g * own : (g + 1) * own], geometry, planes)
-            multiply(product, n_positions, weights[g], planes, offsets, 0, offsets.size)
-            for c in range(n_out):
-                shift = bias[g * n_out + c]
-                for y in range(geometry.out_h):
-                    source = product[c * wide + y * pitch : c * wide + y * pitch + geometry.out_w]
-                    target = out[image, g * n_out + c, y]
-                    for i in range(target.size):
-                        target[i] = source[i] + shift
+    offsets = tap_offsets(own, height, geometry)
+    positions = geometry.out_h * geometry.out_w
+    at_once = min(positions, POSITIONS_AT_ONCE)
+    width = wide_pitch(at_once)
+    flat = out.reshape(-1)
+    for part in prange(n_parts):
+        planes = np.zeros(source_size(own, height, geometry), dtype=np.float32)
+        product = np.empty(CHANNELS * width, dtype=np.float32)
+        for image in range(part * n_images // n_parts, (part + 1) * n_images // n_parts):
+            for g in range(n_groups):
+                fill_planes(x[image, g * own : (g + 1) * own], geometry, planes)
+                for start in range(0, positions, at_once):
+                    count = min(at_once, positions - start)
+                    for block in range((n_out + CHANNELS - 1) // CHANNELS):
+                        multiply_block(
+                            product, width, count, weights[g], block, planes, start, offsets, 0, offsets.size
+                        )
+                        for r in range(min(CHANNELS, n_out - block * CHANNELS)):
+                            c = g * n_out + block * CHANNELS + r
+                            at = (image * bias.size + c) * positions + start
+                            _shifted(product[r * width : r * width + count], bias[c], flat[at : at + count])
+
+
+@njit(cache=True, error_model="numpy")
+def _shifted(source, shift, target):
+    for i in range(target.size):
+        target[i] = source[i] + shift

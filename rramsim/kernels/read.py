@@ -1,9 +1,10 @@
 """Array reads: drive word lines, multiply, add noise, convert, sum over tiles, slices and input bits.
 
-Two entries share the conversion: `read_rows` takes a matrix of codes (vectors by word lines),
-`read_maps` the activation map of a convolution, which it multiplies without laying out its
-windows (`rramsim.kernels.convolution`). A draw of noise is keyed by (channel pair, tile, pass)
-and the vector's number: neither entry, batch nor thread count changes it.
+Two entries share everything but the layout of their inputs: `read_rows` takes a matrix of codes
+(vectors by word lines), `read_maps` the activation map of a convolution, which it multiplies
+without laying out its windows (`rramsim.kernels.convolution`). Register tiles of a few channels are
+noised and converted while they are in the first-level cache. A draw of noise is keyed by (group of
+channels, tile, pass) and the vector's number: neither entry, batch nor thread count changes it.
 """
 
 from __future__ import annotations
@@ -14,18 +15,42 @@ import numpy as np
 from numba import njit, prange
 
 from rramsim.kernels.convolution import (
+    CHANNELS,
+    POSITIONS_AT_ONCE,
     fill_planes,
-    multiply,
-    plane_shape,
+    multiply_block,
     source_size,
     tap_offsets,
     wide_pitch,
 )
 from rramsim.kernels.random import mix64
+from rramsim.kernels.read_simd import LANES, convert_lanes, turn_lanes
+
+ROWS_AT_ONCE = 128  # vectors laid out at a time by `read_rows`: a tile's drive stays in the cache
+GROUP = 4  # channels whose noise comes from the same hash
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MASK = np.uint64(4095)
 _12, _24, _36 = np.uint64(12), np.uint64(24), np.uint64(36)
+
+
+class Matrices(NamedTuple):
+    """What the arrays of a linear layer hold.
+
+    weights, variances, references : float32, flat, of `pack_weights`
+        Effective channel conductance, read-noise variance of the channel's own cells, and that of
+        the reference lines; the last two empty without read noise.
+    reference_of : int64 (n_channels,)
+        Position of each channel's reference line.
+    n_channels, n_references : int
+    """
+
+    weights: np.ndarray
+    variances: np.ndarray
+    references: np.ndarray
+    reference_of: np.ndarray
+    n_channels: int
+    n_references: int
 
 
 class Conversion(NamedTuple):
@@ -37,283 +62,299 @@ class Conversion(NamedTuple):
     adc_key: np.uint64
     read_key: np.uint64
     first_vector: int  # number of the call's first vector in the life of the layer
+    passes: np.ndarray  # int64 (n_passes, 2): bit (-1: amplitude) and sign (0: both) of each array read
+    scales: np.ndarray  # int64 (n_passes, n_slices): digital weight of each channel of a column
+    tiles: np.ndarray  # int64 (n_row_tiles, 2): word lines of each row tile
+    table: np.ndarray  # float32 (4096,): `rramsim.random.normal_table`
 
 
 @njit(cache=True, inline="always")
-def _pair_key(key, pair, counter):
-    """Key of the draws of two neighbouring channels in one tile and pass."""
-    return mix64(mix64(key + _GOLDEN * np.uint64(pair + 1)) + _GOLDEN * np.uint64(counter + 1))
+def _group_key(key, group, counter):
+    """Key of the draws of neighbouring channels in one tile and pass."""
+    return mix64(mix64(key + _GOLDEN * np.uint64(group + 1)) + _GOLDEN * np.uint64(counter + 1))
 
 
 @njit(cache=True, inline="always")
-def _two_normals(key, vector, table):
-    """Two standard normal numbers from one 64-bit hash: each the sum of two table entries."""
+def _four_normals(key, vector, table):
+    """Four standard normal numbers from one 64-bit hash.
+
+    Sum and difference of two independent normal table entries of equal variance are independent.
+    """
     bits = mix64(key + _GOLDEN * vector)
+    a, b = table[bits & _MASK], table[(bits >> _12) & _MASK]
+    c, d = table[(bits >> _24) & _MASK], table[(bits >> _36) & _MASK]
+    return a + b, a - b, c + d, c - d
+
+
+@njit(cache=True, error_model="numpy")
+def _normals(key, first, counter, group, table, out, pitch, count):
+    """Standard normal numbers of one group of channels: out[i pitch + n], i < GROUP."""
+    own = _group_key(key, group, counter)
+    one, two = out[:count], out[pitch : pitch + count]
+    three, four = out[2 * pitch : 2 * pitch + count], out[3 * pitch : 3 * pitch + count]
+    for n in range(np.uint64(count)):
+        one[n], two[n], three[n], four[n] = _four_normals(own, np.uint64(first) + n, table)
+
+
+@njit(cache=True, error_model="numpy")
+def _add_scaled(current, variance, normal):
+    """current += sqrt(variance) * normal, all flat."""
+    for n in range(current.size):
+        current[n] += np.sqrt(variance[n]) * normal[n]
+
+
+@njit(cache=True, error_model="numpy")
+def _convert(current, at, noise, noise_at, count, gain, sigma, limit, weight, out, out_at, marks):
+    """Convert one channel's currents and add the scaled codes; `noise` counts if sigma > 0."""
+    done = count // LANES * LANES
+    for n in range(0, done, LANES):
+        convert_lanes(
+            current, at + n, noise, noise_at + n, gain, sigma, limit, weight, out, out_at + n, marks
+        )
+    for n in range(done, count):
+        code = np.rint(current[at + n] * gain + sigma * noise[noise_at + n])
+        marks[out_at + n] |= abs(code) >= limit
+        out[out_at + n] += np.int32(min(max(code, -limit), limit)) * weight
+
+
+@njit(cache=True, error_model="numpy")
+def _convert_block(
+    current, pitch, count, block, n_channels, conversion, first, counter, scale, noise, total, saturated,
+    base, out_pitch,
+):  # fmt: skip
+    """Convert up to CHANNELS channels of `count` vectors each, current[r pitch + n].
+
+    The codes of output o go to total[base + o out_pitch + n]; all arrays are flat, which tells the
+    compiler that a row is contiguous.
+    """
+    n_slices = scale.size
+    gain, sigma = np.float32(conversion.gain), np.float32(conversion.sigma)
+    limit = np.float32(conversion.code_max)
+    rows = min(CHANNELS, n_channels - block * CHANNELS)
+    if conversion.sigma > 0.0:
+        for r in range(0, rows, GROUP):
+            group = (block * CHANNELS + r) // GROUP
+            _normals(
+                conversion.adc_key, first, counter, group, conversion.table, noise[r * pitch :], pitch, count
+            )
+    for r in range(rows):
+        c = block * CHANNELS + r
+        _convert(
+            current, r * pitch, noise, r * pitch, count, gain, sigma, limit, scale[c % n_slices], total,
+            base + c // n_slices * out_pitch, saturated,
+        )  # fmt: skip
+
+
+@njit(cache=True, error_model="numpy")
+def _read_positions(
+    planes, squares, offsets, source, count, matrices, conversion, index, first, total, saturated, base,
+    out_pitch, tile_step, work,
+):  # fmt: skip
+    """One pass over `count` positions of planes: product, noise, conversion of every tile."""
+    width = wide_pitch(count)
+    current, spread, normal, common = work
+    n_channels, table = matrices.n_channels, conversion.table
+    n_passes, scale = conversion.passes.shape[0], conversion.scales[index]
+    noisy = matrices.variances.size > 0
+    for t in range(conversion.tiles.shape[0]):
+        top, bottom = conversion.tiles[t, 0], conversion.tiles[t, 1]
+        counter = t * n_passes + index
+        for block in range((matrices.n_references + CHANNELS - 1) // CHANNELS):
+            multiply_block(
+                spread, width, count, matrices.references, block, squares, source, offsets, top, bottom
+            )
+            here = common[block * CHANNELS * width : (block + 1) * CHANNELS * width]
+            here[:] = 0.0
+            for r in range(0, CHANNELS, GROUP):
+                group, last = (block * CHANNELS + r) // GROUP, (r + GROUP) * width
+                _normals(conversion.read_key, first, 2 * counter + 1, group, table, normal, width, count)
+                _add_scaled(here[r * width : last], spread[r * width : last], normal[: GROUP * width])
+        for block in range((n_channels + CHANNELS - 1) // CHANNELS):
+            rows = min(CHANNELS, n_channels - block * CHANNELS)
+            multiply_block(
+                current, width, count, matrices.weights, block, planes, source, offsets, top, bottom
+            )
+            if noisy:
+                multiply_block(
+                    spread, width, count, matrices.variances, block, squares, source, offsets, top, bottom
+                )
+                for r in range(0, rows, GROUP):
+                    group, last = (block * CHANNELS + r) // GROUP, (r + GROUP) * width
+                    _normals(conversion.read_key, first, 2 * counter, group, table, normal, width, count)
+                    _add_scaled(current[r * width : last], spread[r * width : last], normal[: GROUP * width])
+            if matrices.n_references > 0:
+                for r in range(rows):
+                    line = matrices.reference_of[block * CHANNELS + r]
+                    _subtract(current[r * width : r * width + count], common[line * width :])
+            _convert_block(
+                current, width, count, block, n_channels, conversion, first, counter, scale, normal, total,
+                saturated, base + t * tile_step, out_pitch,
+            )  # fmt: skip
+
+
+@njit(cache=True, error_model="numpy")
+def _subtract(current, common):
+    for n in range(current.size):
+        current[n] -= common[n]
+
+
+@njit(cache=True, error_model="numpy")
+def _workspace(count, n_references):
+    """Buffers of `_read_positions` for up to `count` positions."""
+    width = CHANNELS * wide_pitch(count)
+    n_common = (n_references + CHANNELS - 1) // CHANNELS
     return (
-        table[bits & _MASK] + table[(bits >> _12) & _MASK],
-        table[(bits >> _24) & _MASK] + table[(bits >> _36) & _MASK],
+        np.empty(width, dtype=np.float32),
+        np.zeros(width, dtype=np.float32),
+        np.zeros(width, dtype=np.float32),
+        np.empty(n_common * width, dtype=np.float32),
     )
 
 
-@njit(cache=True, inline="always")
-def _driven(code, bit, sign):
-    """Drive of a code in one pass: its value, one bit of its magnitude, or one polarity of either."""
-    if sign != 0 and code * sign < 0:
-        return np.float32(0.0)
+@njit(cache=True, error_model="numpy")
+def _turn(codes, turned, pitch):
+    """turned[i pitch + n] = codes[n, i]."""
+    n_vectors, n_rows = codes.shape
+    flat = codes.reshape(-1)
+    whole_v, whole_r = n_vectors // LANES * LANES, n_rows // LANES * LANES
+    for i in range(0, whole_r, LANES):
+        for n in range(0, whole_v, LANES):
+            turn_lanes(flat, n * n_rows + i, n_rows, turned, i * pitch + n, pitch)
+    for n in range(n_vectors):
+        for i in range(whole_r if n < whole_v else 0, n_rows):
+            turned[i * pitch + n] = codes[n, i]
+
+
+@njit(cache=True, error_model="numpy")
+def _drive(codes, bit, sign, drive):
+    """Drive of codes in one pass: their value, one bit of the magnitude, or one polarity of either."""
     if bit < 0:
-        return np.float32(code * sign if sign != 0 else code)
-    set_bit = (abs(np.int64(code)) >> bit) & 1
-    return np.float32(-set_bit if (code < 0 and sign == 0) else set_bit)
+        for i in range(codes.size):
+            drive[i] = codes[i]
+    else:
+        for i in range(codes.size):
+            set_bit = (abs(codes[i]) >> bit) & 1
+            drive[i] = -set_bit if codes[i] < 0 else set_bit
+    if sign != 0:
+        factor = np.float32(sign)
+        for i in range(codes.size):
+            drive[i] = max(drive[i] * factor, np.float32(0.0))
 
 
 @njit(cache=True, error_model="numpy")
-def _add_noise(current, variance, key, first, counter, table):
-    """Add noise of the given variance to currents (n_channels, n_vectors)."""
-    n_channels, n_vectors = current.shape
-    for pair in range((n_channels + 1) // 2):
-        pair_key = _pair_key(key, pair, counter)
-        one, two = current[2 * pair], current[min(2 * pair + 1, n_channels - 1)]
-        var_one, var_two = variance[2 * pair], variance[min(2 * pair + 1, n_channels - 1)]
-        last = 2 * pair + 1 == n_channels
-        for n in range(np.uint64(n_vectors)):
-            z_one, z_two = _two_normals(pair_key, np.uint64(first) + n, table)
-            one[n] += np.sqrt(var_one[n]) * z_one
-            if not last:
-                two[n] += np.sqrt(var_two[n]) * z_two
-
-
-@njit(cache=True, error_model="numpy")
-def _fill_noise(key, first, counter, table, sigma, noise):
-    """ADC noise in codes for one tile and pass, (n_channels, n_vectors)."""
-    n_channels, n_vectors = noise.shape
-    spread = np.float32(sigma)
-    for pair in range((n_channels + 1) // 2):
-        pair_key = _pair_key(key, pair, counter)
-        one, two = noise[2 * pair], noise[min(2 * pair + 1, n_channels - 1)]
-        # an odd last channel writes its own row twice: the second number first, then the first
-        for n in range(np.uint64(n_vectors)):
-            z_one, z_two = _two_normals(pair_key, np.uint64(first) + n, table)
-            two[n] = spread * z_two
-            one[n] = spread * z_one
-
-
-@njit(cache=True, error_model="numpy")
-def _convert(current, noise, gain, code_max, scale, total, saturated, base, pitch):
-    """Convert currents (n_channels, n_vectors) and add the scaled codes.
-
-    The codes of output o go to total[base + o pitch + n]; `total` and `saturated` are flat, which
-    tells the compiler that a row is contiguous.
-    """
-    n_slices, count = scale.size, current.shape[1]
-    limit, factor = np.float32(code_max), np.float32(gain)
-    noisy = noise.shape[0] > 0
-    for c in range(current.shape[0]):
-        at = base + c // n_slices * pitch
-        out, marks = total[at : at + count], saturated[at : at + count]
-        weight, row = scale[c % n_slices], current[c]
-        if noisy:
-            extra = noise[c]
-            for n in range(count):
-                code = np.rint(row[n] * factor + extra[n])
-                marks[n] |= abs(code) >= limit
-                out[n] += np.int32(min(max(code, -limit), limit)) * weight
-        else:
-            for n in range(count):
-                code = np.rint(row[n] * factor)
-                marks[n] |= abs(code) >= limit
-                out[n] += np.int32(min(max(code, -limit), limit)) * weight
-
-
-@njit(cache=True, error_model="numpy")
-def _finish_tile(
-    current, spread, common, reference_of, conversion, first, counter, scale, table, total, saturated,
-    base, pitch,
-):  # fmt: skip
-    """Noise and conversion of one tile's currents (n_channels, n_vectors) in one pass.
-
-    spread : variance of the channels' own cells, (n_channels or 0, n_vectors)
-    common : variance of the reference lines, (n_references, n_vectors)
-    """
-    if spread.shape[0] > 0:
-        _add_noise(current, spread, conversion.read_key, first, 2 * counter, table)
-    if common.shape[0] > 0:
-        draws = np.zeros_like(common)
-        _add_noise(draws, common, conversion.read_key, first, 2 * counter + 1, table)
-        for c in range(current.shape[0]):
-            current[c] -= draws[reference_of[c]]
-    noise = np.empty((current.shape[0] if conversion.sigma > 0.0 else 0, current.shape[1]), dtype=np.float32)
-    if noise.shape[0] > 0:
-        _fill_noise(conversion.adc_key, first, counter, table, conversion.sigma, noise)
-    _convert(current, noise, conversion.gain, conversion.code_max, scale, total, saturated, base, pitch)
-
-
-@njit(cache=True, error_model="numpy")
-def _product(flat, top, bottom, drive, out):
-    """out = (tile's matrix) @ drive, the matrix stored tile after tile, each (n_out, rows)."""
-    n_out = out.shape[0]
-    if n_out > 0:
-        np.dot(flat[n_out * top : n_out * bottom].reshape(n_out, bottom - top), drive[top:bottom], out)
+def _square(values, out):
+    for i in range(out.size):
+        out[i] = values[i] * values[i]
 
 
 @njit(cache=True, parallel=True, error_model="numpy")
-def read_rows(
-    codes, passes, tiles, weights, variances, references, reference_of, n_channels, conversion, scales,
-    table, block, total, saturated,
-):  # fmt: skip
-    """Read a matrix of codes.
+def read_rows(codes, begin, end, matrices, conversion, n_threads, total, saturated):
+    """Read vectors begin..end of a matrix of codes.
 
     Parameters
     ----------
     codes : integer (n_vectors, n_rows)
-    passes : int64 (n_passes, 2)
-        Bit (-1: amplitude) and sign (0: both) of each array read.
-    tiles : int64 (n_row_tiles, 2)
-    weights, variances, references : float32, flat
-        Tile after tile (n_channels, rows): effective channel conductance, and variance of its own
-        cells; (n_references, rows): variance of the reference lines. The last two may be empty.
-    reference_of : int64 (n_channels,)
-        Reference line of each channel.
-    n_channels : int64 (3,)
-        Columns of the three matrices (0 where there are none).
-    scales : int64 (n_passes, n_slices)
-        Digital weight of each channel of a column.
-    block : int
-        Vectors laid out at a time.
+    matrices : Matrices
+    conversion : Conversion
+    n_threads : int
+        Runs of vectors (of images) with buffers of their own.
     total : int32 or int64 (n_row_tiles or 1, n_out, n_vectors)
+        Codes are added to it.
     saturated : bool, same shape
     """
     n_vectors, n_rows = codes.shape
-    n_passes = passes.shape[0]
-    codes_flat, marks_flat = total.reshape(-1), saturated.reshape(-1)
-    for b in prange((n_vectors + block - 1) // block):
-        start = b * block
-        stop = min(start + block, n_vectors)
-        count = stop - start
-        drive = np.empty((n_rows, count), dtype=np.float32)
-        current = np.empty((n_channels[0], count), dtype=np.float32)
-        spread = np.empty((n_channels[1], count), dtype=np.float32)
-        common = np.empty((n_channels[2], count), dtype=np.float32)
-        first = conversion.first_vector + start
-        for p in range(n_passes):
-            bit, sign = passes[p, 0], passes[p, 1]
-            for n in range(count):
-                for i in range(n_rows):
-                    drive[i, n] = _driven(codes[start + n, i], bit, sign)
-            squares = np.square(drive) if variances.size > 0 else drive
-            for t in range(tiles.shape[0]):
-                top, bottom = tiles[t, 0], tiles[t, 1]
-                _product(weights, top, bottom, drive, current)
-                _product(variances, top, bottom, squares, spread)
-                _product(references, top, bottom, squares, common)
-                tile = t if total.shape[0] > 1 else 0
-                _finish_tile(
-                    current, spread, common, reference_of, conversion, first, t * n_passes + p, scales[p],
-                    table, codes_flat, marks_flat, tile * total.shape[1] * n_vectors + start, n_vectors,
+    sums, marks = total.reshape(-1), saturated.reshape(-1)
+    pitch = wide_pitch(min(end - begin, ROWS_AT_ONCE))
+    offsets = np.arange(n_rows) * pitch
+    noisy = matrices.variances.size > 0
+    tile_step = total.shape[1] * n_vectors if total.shape[0] > 1 else 0
+    n_chunks = (end - begin + ROWS_AT_ONCE - 1) // ROWS_AT_ONCE
+    n_parts = min(n_threads, n_chunks)
+    for part in prange(n_parts):
+        turned = np.zeros(n_rows * pitch, dtype=np.int32)
+        drive = np.empty(turned.size, dtype=np.float32)
+        squares = np.empty(drive.size if noisy else 0, dtype=np.float32)
+        work = _workspace(pitch, matrices.n_references)
+        for chunk in range(part * n_chunks // n_parts, (part + 1) * n_chunks // n_parts):
+            start = begin + chunk * ROWS_AT_ONCE
+            count = min(ROWS_AT_ONCE, end - start)
+            _turn(codes[start : start + count], turned, pitch)
+            for p in range(conversion.passes.shape[0]):
+                _drive(turned, conversion.passes[p, 0], conversion.passes[p, 1], drive)
+                _square(drive, squares)
+                _read_positions(
+                    drive, squares, offsets, 0, count, matrices, conversion, p,
+                    conversion.first_vector + start, sums, marks, start, n_vectors, tile_step, work,
                 )  # fmt: skip
-
-
-@njit(cache=True, error_model="numpy")
-def _drive_map(codes, bit, sign, drive):
-    """Drive of every pixel of an integer map (c, h, w) in one pass."""
-    if bit < 0 and sign == 0:
-        for c in range(codes.shape[0]):
-            for y in range(codes.shape[1]):
-                source, target = codes[c, y], drive[c, y]
-                for x in range(source.size):
-                    target[x] = np.float32(source[x])
-    else:
-        for c in range(codes.shape[0]):
-            for y in range(codes.shape[1]):
-                for x in range(codes.shape[2]):
-                    drive[c, y, x] = _driven(codes[c, y, x], bit, sign)
-
-
-@njit(cache=True, error_model="numpy")
-def _window_product(packed, planes, offsets, first, last, geometry, pitch, wide, out):
-    """Taps first..last of every window of one image, without the positions between output rows."""
-    if out.shape[0] == 0:
-        return
-    n_positions = (geometry.out_h - 1) * pitch + geometry.out_w
-    multiply(wide, n_positions, packed, planes, offsets, first, last)
-    width = wide_pitch(n_positions)
-    for c in range(out.shape[0]):
-        for y in range(geometry.out_h):
-            source = wide[c * width + y * pitch : c * width + y * pitch + geometry.out_w]
-            target = out[c, y * geometry.out_w : (y + 1) * geometry.out_w]
-            for x in range(target.size):
-                target[x] = source[x]
 
 
 @njit(cache=True, parallel=True, error_model="numpy")
-def read_maps(
-    maps, geometry, passes, tiles, weights, variances, references, reference_of, n_channels, conversion,
-    scales, table, total, saturated,
-):  # fmt: skip
-    """Read every window of integer maps (n_images, c, h, w).
-
-    weights, variances, references : float32, flat, of `rramsim.kernels.convolution.pack_weights`
-    All else as for `read_rows`.
-    """
+def read_maps(maps, begin, end, geometry, matrices, conversion, n_threads, total, saturated):
+    """Read every window of images begin..end of integer maps (n_images, c, h, w); see `read_rows`."""
     n_images, n_maps, height, width = maps.shape
     positions = geometry.out_h * geometry.out_w
     n_vectors = n_images * positions
-    n_passes = passes.shape[0]
-    codes_flat, marks_flat = total.reshape(-1), saturated.reshape(-1)
-    offsets = tap_offsets(n_maps, height, width, geometry)
-    _, pitch = plane_shape(height, width, geometry)
-    n_source = source_size(n_maps, height, width, geometry)
-    n_wide = wide_pitch((geometry.out_h - 1) * pitch + geometry.out_w) * max(weights.size, references.size, 1)
-    n_wide //= offsets.size
-    for image in prange(n_images):
+    sums, marks = total.reshape(-1), saturated.reshape(-1)
+    offsets = tap_offsets(n_maps, height, geometry)
+    n_source = source_size(n_maps, height, geometry)
+    at_once = min(positions, POSITIONS_AT_ONCE)
+    noisy = matrices.variances.size > 0
+    tile_step = total.shape[1] * n_vectors if total.shape[0] > 1 else 0
+    n_parts, n_here = min(n_threads, end - begin), end - begin
+    for part in prange(n_parts):
         drive = np.empty((n_maps, height, width), dtype=np.float32)
         planes = np.zeros(n_source, dtype=np.float32)
-        squares = np.zeros(n_source if n_channels[1] > 0 else 0, dtype=np.float32)
-        wide = np.empty(n_wide, dtype=np.float32)
-        current = np.empty((n_channels[0], positions), dtype=np.float32)
-        spread = np.empty((n_channels[1], positions), dtype=np.float32)
-        common = np.empty((n_channels[2], positions), dtype=np.float32)
-        start = image * positions
-        first = conversion.first_vector + start
-        for p in range(n_passes):
-            _drive_map(maps[image], passes[p, 0], passes[p, 1], drive)
-            fill_planes(drive, geometry, planes)
-            for i in range(squares.size):
-                squares[i] = planes[i] * planes[i]
-            for t in range(tiles.shape[0]):
-                top, bottom = tiles[t, 0], tiles[t, 1]
-                _window_product(weights, planes, offsets, top, bottom, geometry, pitch, wide, current)
-                _window_product(variances, squares, offsets, top, bottom, geometry, pitch, wide, spread)
-                _window_product(references, squares, offsets, top, bottom, geometry, pitch, wide, common)
-                tile = t if total.shape[0] > 1 else 0
-                _finish_tile(
-                    current, spread, common, reference_of, conversion, first, t * n_passes + p, scales[p],
-                    table, codes_flat, marks_flat, tile * total.shape[1] * n_vectors + start, n_vectors,
-                )  # fmt: skip
+        squares = np.empty(n_source if noisy else 0, dtype=np.float32)
+        work = _workspace(at_once, matrices.n_references)
+        for image in range(begin + part * n_here // n_parts, begin + (part + 1) * n_here // n_parts):
+            for p in range(conversion.passes.shape[0]):
+                bit, sign = conversion.passes[p, 0], conversion.passes[p, 1]
+                _drive(maps[image].reshape(-1), bit, sign, drive.reshape(-1))
+                fill_planes(drive, geometry, planes)
+                _square(planes, squares)
+                for source in range(0, positions, at_once):
+                    start = image * positions + source
+                    _read_positions(
+                        planes, squares, offsets, source, min(at_once, positions - source), matrices,
+                        conversion, p, conversion.first_vector + start, sums, marks, start, n_vectors,
+                        tile_step, work,
+                    )  # fmt: skip
 
 
 @njit(cache=True, error_model="numpy")
-def convert_currents(current, counter, conversion, scale, table, total, saturated):
-    """Convert given currents (n_channels, n_vectors) in units of `conversion.gain`."""
-    none = np.empty((0, current.shape[1]), dtype=np.float32)
-    _finish_tile(
-        current, none, none, np.empty(0, dtype=np.int64), conversion, conversion.first_vector, counter,
-        scale, table, total.reshape(-1), saturated.reshape(-1), 0, current.shape[1],
-    )  # fmt: skip
+def convert_currents(current, counter, index, conversion, total, saturated):
+    """Convert given currents (n_channels, n_vectors) in units of `conversion.gain` in one pass."""
+    n_channels, count = current.shape
+    width = wide_pitch(count)
+    padded, noise = np.zeros(CHANNELS * width, dtype=np.float32), np.zeros(CHANNELS * width, dtype=np.float32)
+    for block in range((n_channels + CHANNELS - 1) // CHANNELS):
+        for r in range(min(CHANNELS, n_channels - block * CHANNELS)):
+            padded[r * width : r * width + count] = current[block * CHANNELS + r]
+        _convert_block(
+            padded, width, count, block, n_channels, conversion, conversion.first_vector, counter,
+            conversion.scales[index], noise, total.reshape(-1), saturated.reshape(-1), 0, count,
+        )  # fmt: skip
 
 
 @njit(cache=True, error_model="numpy")
 def count_codes(codes, code_max, histogram):
     """Add one to histogram[i, code_max + codes[n, i]] for every vector n and word line i."""
-    for n in range(codes.shape[0]):
-        for i in range(codes.shape[1]):
-            histogram[i, code_max + codes[n, i]] += 1
+    side = 16  # word lines at a time, whose counts stay in the cache
+    for i0 in range(0, codes.shape[1], side):
+        last = min(i0 + side, codes.shape[1])
+        for n in range(codes.shape[0]):
+            for i in range(i0, last):
+                histogram[i, code_max + codes[n, i]] += 1
 
 
 @njit(cache=True, error_model="numpy")
 def count_map_codes(maps, row_class, col_class, code_max, histogram):
     """Add one to histogram[c, class of y, class of x, code] for every pixel of integer maps."""
+    n_codes = histogram.shape[3]
     for image in range(maps.shape[0]):
         for c in range(maps.shape[1]):
+            counts = histogram[c].reshape(-1)
             for y in range(maps.shape[2]):
-                for x in range(maps.shape[3]):
-                    histogram[c, row_class[y], col_class[x], code_max + maps[image, c, y, x]] += 1
+                row, base = maps[image, c, y], row_class[y] * histogram.shape[2]
+                for x in range(row.size):
+                    counts[np.uint64((base + col_class[x]) * n_codes + code_max + row[x])] += 1

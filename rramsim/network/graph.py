@@ -15,7 +15,8 @@ from rramsim.network.operators import MAPPED, OPERATORS, required_parameters
 
 __all__ = ["Network", "Node"]
 
-BATCH = 64  # images per pass: activations stay near the processor, and bits do not depend on the caller
+PASS_NUMBERS = 1 << 20  # of the largest tensor in one pass: activations stay near the processor
+PASS_IMAGES = 1024  # at most, in one pass
 VIEWS = (
     "Identity",
     "Dropout",
@@ -115,8 +116,11 @@ class Network:
 
     def _probe(self) -> None:
         """Run one zero input, so that shapes that do not fit are found here and not later."""
-        zero = np.zeros((1, *self.input_shape), dtype=self.input_dtype)
-        self.evaluate({"input": zero}, self.output)
+        values: dict[str, NDArray[Any]] = {"input": np.zeros((1, *self.input_shape), dtype=self.input_dtype)}
+        self.evaluate(values, self.output, keep="all")
+        largest = max(value.size for value in values.values())
+        # fixed by the network, so that bits do not depend on how a caller batches; some ONNX files fix it
+        self.batch = int(self.metadata.get("batch", np.clip(PASS_NUMBERS // largest, 1, PASS_IMAGES)))
 
     @property
     def mapped(self) -> tuple[str, ...]:
@@ -159,9 +163,9 @@ class Network:
         if images.shape[1:] != self.input_shape:
             raise InputError(f"inputs must have shape (n, {self.input_shape}), got {images.shape}")
         images = images.astype(self.input_dtype, copy=False)
-        size = int(self.metadata.get("batch", BATCH))  # some ONNX files fix the batch
         parts = [
-            self.evaluate({"input": images[i : i + size]}, self.output) for i in range(0, len(images), size)
+            self.evaluate({"input": images[i : i + self.batch]}, self.output)
+            for i in range(0, len(images), self.batch)
         ]
         return np.concatenate(parts)
 

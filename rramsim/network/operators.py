@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numba import get_num_threads
 from numpy.typing import NDArray
 
 from rramsim.checks import InputError
@@ -46,7 +47,7 @@ def _conv(node: Node, xs: list[Array], reuse: bool) -> Array:
         bias = np.zeros(len(weight), dtype=np.float32)
     packed = np.stack([convolution.pack_weights(matrix) for matrix in matrices(node)])
     out = np.empty((len(x), len(weight), geometry.out_h, geometry.out_w), dtype=np.float32)
-    convolution.convolve(x, packed, len(packed), bias, geometry, out)
+    convolution.convolve(x, packed, len(packed), bias, geometry, min(len(x), get_num_threads()), out)
     return out[:, :, 0] if xs[0].ndim == 3 else out
 
 
@@ -68,8 +69,12 @@ def _batch_norm(node: Node, xs: list[Array], reuse: bool) -> Array:
     p, x = node.parameters, xs[0]
     factor = p["scale"] / np.sqrt(p["variance"] + np.float32(node.attributes.get("epsilon", 1e-5)))
     shift = p["bias"] - p["mean"] * factor
-    y = np.multiply(x, _per_channel(factor, x.ndim), out=x if reuse else None)
-    return np.add(y, _per_channel(shift, x.ndim), out=y)
+    if x.dtype != np.float32 or not x.flags.c_contiguous:
+        return x * _per_channel(factor, x.ndim) + _per_channel(shift, x.ndim)
+    y = x if reuse else np.empty_like(x)
+    maps = (*x.shape[:2], -1)
+    windows.scale_shift(x.reshape(maps), factor.astype(np.float32), shift.astype(np.float32), y.reshape(maps))
+    return y
 
 
 def _layer_norm(node: Node, xs: list[Array], reuse: bool) -> Array:

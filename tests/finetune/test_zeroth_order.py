@@ -75,7 +75,7 @@ def test_range_is_found_again(net, calibration):
     from rramsim.periphery import ConverterConfig
 
     table = []
-    for number in range(3):
+    for number in range(12):
         row = []
         for strategy, widening in (("lsq.affine", 0.0), ("lsq.affine", 1.0), ("zo.range + lsq.affine", 1.0)):
             chip = small.chip(net, number, converters=ConverterConfig(adc_bits=4))
@@ -91,8 +91,8 @@ def test_range_is_found_again(net, calibration):
 
 
 def test_after_least_squares_it_does_no_harm(net, calibration):
-    least = errors(net, calibration, "lsq.affine + adapter(rank=2)")[1]
-    both = errors(net, calibration, "lsq.affine + adapter(rank=2) + zo(reach=0, steps=2)")[1]
+    least = errors(net, calibration, "lsq.affine + adapter(rank=2)", range(12))[1]
+    both = errors(net, calibration, "lsq.affine + adapter(rank=2) + zo(reach=0, steps=2)", range(12))[1]
     assert both.mean() < 1.05 * least.mean()
 
 
@@ -140,12 +140,15 @@ def test_interrupted_ends_as_if_never_stopped(net, calibration, strategy):
     "strategy", ["zo.local(rounds=20)", "zo(steps=2, reach=-1)", "zo(method='spsa', cached=False, steps=50)"]
 )
 def test_stops_within_its_budget_in_a_usable_state(net, calibration, strategy):
-    before = small.logit_error(net, mapped(net, small.chip(net), calibration))
-    chip = small.chip(net)
-    report = tune(chip, net, net, calibration, strategy=strategy, budget=Budget(vectors=40_000))
-    assert not report.finished
-    assert report.vectors <= 40_000
-    assert small.logit_error(net, report.deployment.on(chip)) < 2.0 * before
+    before, after = [], []
+    for number in range(6):
+        before.append(small.logit_error(net, mapped(net, small.chip(net, number), calibration)))
+        chip = small.chip(net, number)
+        report = tune(chip, net, net, calibration, strategy=strategy, budget=Budget(vectors=40_000))
+        assert not report.finished
+        assert report.vectors <= 40_000
+        after.append(small.logit_error(net, report.deployment.on(chip)))
+    assert np.mean(after) < 1.25 * np.mean(before)
 
 
 @pytest.mark.parametrize(
