@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.budget import Budget, MeteredChip
+from finetune.weighting import channel_weights
 from rramsim.checks import InputError, check_array
 from rramsim.deployment import Deployment
 from rramsim.gate import Gate
@@ -19,6 +20,7 @@ from rramsim.random import Cause, stream, text_key
 
 __all__ = ["Bench", "Checkpoint"]
 
+WEIGHT_IMAGES = 32  # teacher images for the weights of output channels
 Evaluate = Callable[[Deployment], Any]
 
 
@@ -109,6 +111,7 @@ class Bench:
             self.deployment.load_state_dict(start_from.state_dict())
         self._evaluate = evaluate
         self._teacher_values: dict[str, NDArray[np.float32]] = {}
+        self._channel_weights: dict[str, NDArray[np.float64]] = {}
         self._order = self.rng("shuffled teacher").permutation(len(images)) if shuffle_teacher else None
         self.history: list[dict[str, Any]] = []
         self.checkpoints: list[Checkpoint] = []
@@ -127,6 +130,12 @@ class Bench:
                 values = {key: value[self._order] for key, value in values.items()}
             self._teacher_values |= {key: values[key] for key in keep}
         return self._teacher_values[name]
+
+    def channel_weights(self, name: str) -> NDArray[np.float64]:
+        """`weighting.channel_weights` of a teacher's node on some images; digital, found once."""
+        if name not in self._channel_weights:
+            self._channel_weights[name] = channel_weights(self.teacher, self.images[:WEIGHT_IMAGES], name)
+        return self._channel_weights[name]
 
     def record(self, layer: str, step: str, **quantities: float) -> None:
         """Append a history row: numbers of a step, with the costs so far."""

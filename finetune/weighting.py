@@ -13,11 +13,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.objective import fisher_factor, softmax
-from rramsim.checks import InputError
+from rramsim.checks import InputError, nearest_name
 from rramsim.network import Network, lowering
 from rramsim.random import Cause, stream, text_key
 
-__all__ = ["channel_weights", "descendants", "image_weights"]
+__all__ = ["WEIGHTS", "channel_weights", "check_weights", "descendants", "image_weights"]
+
+WEIGHTS = ("variance", "distillation")  # how columns of a layer may be weighed against each other
+
+
+def check_weights(step: str, weights: str) -> str:
+    """Return `weights` if it is one of `WEIGHTS`."""
+    if weights not in WEIGHTS:
+        raise InputError(f"{step}: weights: unknown name {weights!r}; {nearest_name(weights, WEIGHTS)}")
+    return weights
 
 
 def descendants(network: Network, name: str) -> set[str]:
@@ -70,7 +79,7 @@ def channel_weights(
     Returns
     -------
     ndarray, shape (n_channels,)
-        All positive; a dead channel gets the smallest weight.
+        0 where no logit moved; a channel without any signal to disturb gets the smallest of the others.
     """
     if name not in network.mapped:
         raise InputError(f"{name!r} must be one of the mapped nodes {list(network.mapped)}")
@@ -93,13 +102,13 @@ def channel_weights(
     others = tuple(axis for axis in range(clean.ndim) if axis != 1)
     wanted = size * clean.std(axis=others)
     present = np.sqrt(np.square(field).mean(axis=others))
-    weights = np.zeros(clean.shape[1])
-    for channel in np.flatnonzero((wanted > 0) & (present > 0)):
+    weights, felt = np.zeros(clean.shape[1]), (wanted > 0) & (present > 0)
+    for channel in np.flatnonzero(felt):
         moved = clean.copy()
         moved[:, channel] += field[:, channel] * np.float32(wanted[channel] / present[channel])
         outcome = network.evaluate(before | {name: moved}, network.output)
         change = fisher_factor(logits, outcome - logits, temperature)
         weights[channel] = 0.5 * np.square(change).sum(axis=1).mean() / wanted[channel] ** 2
     positive = weights[weights > 0]
-    smallest = positive.min() if positive.size else 1.0
-    return np.maximum(weights, smallest)
+    weights[~felt] = positive.min() if positive.size else 1.0
+    return weights

@@ -7,10 +7,12 @@ import numpy as np
 from finetune.bench import Bench
 from finetune.strategies.base import LayerStep, register
 from finetune.strategies.work import Work
+from finetune.weighting import check_weights
 from rramsim.checks import InputError
 
 __all__ = ["Adapter"]
 
+LEAST_WEIGHT = 1e-6  # of a column, so that weights can be divided out again
 MAX_VECTORS = 32_768  # vectors the regression uses; they cost no extra read
 
 
@@ -28,15 +30,18 @@ class Adapter(LayerStep):
         At most min(n_rows, n_cols); 0 keeps none.
     ridge : float
         lambda over the mean diagonal of X'X.
+    weights : {"variance", "distillation"}
+        What columns count, see `Work.column_weights`.
     """
 
     name = "adapter"
 
-    def __init__(self, *, rank: int = 2, ridge: float = 1e-2) -> None:
+    def __init__(self, *, rank: int = 2, ridge: float = 1e-2, weights: str = "variance") -> None:
         if rank < 0:
             raise InputError(f"adapter: rank must be >= 0, got {rank}")
         self.rank = rank
         self.ridge = ridge
+        self.weights = check_weights(self.name, weights)
 
     def tune_layer(self, bench: Bench, work: Work) -> None:
         """Fit on the residual after gain and offset."""
@@ -58,6 +63,7 @@ class Adapter(LayerStep):
         lower = np.linalg.cholesky(damped)
         whitened = np.linalg.solve(lower, slope)  # C^-1 X'R = C' W
         importance = 1.0 / np.maximum(work.target[picks].std(axis=0, dtype=np.float64), 1e-6)
+        importance *= np.sqrt(np.maximum(work.column_weights(self.weights), LEAST_WEIGHT))
         u, s, vt = np.linalg.svd(whitened * importance, full_matrices=False)
         down = np.linalg.solve(lower.T, u[:, :rank] * s[:rank])
         up = vt[:rank] / importance

@@ -22,11 +22,15 @@ from finetune.strategies.identify import (
 )
 from finetune.strategies.samples import Reading, Samples, sample_count, take_samples
 from finetune.strategies.work import Work
+from finetune.weighting import check_weights
 from rramsim.checks import InputError
 
 __all__ = ["Rewrite"]
 
 MOST_CARRY = 0.95
+ACCEPT_PASSES, ACCEPT_SHARE = 2, 0.1  # further passes for worse columns, and the rewrites kept for them
+CLEAR = 2.0  # standard errors by which a column must be worse
+LEAST_WEIGHT = 1e-6  # of a column's error relative to its target's variance, below which it does not matter
 FIRST_CARRY, FIRST_COUNT = 0.3, 20.0  # belief about the repeated share before any rewrite, and its weight
 
 
@@ -60,6 +64,26 @@ class Cells:
         known = np.clip(estimate.determined, 0.0, 1.0)[:, :, None] * part
         deviate = np.clip(shift / np.sqrt(variance), -3.0, 3.0)
         return cls(estimate.weights, factor, g + shift, variance * (1.0 - part), deviate, known)
+
+
+class Best:
+    """The least error at which each column was measured, sample by sample."""
+
+    def __init__(self, samples: Samples) -> None:
+        self.samples = samples
+        self.squares: NDArray[np.float32] | None = None  # (n_samples, n_cols)
+
+    def worse(self, total: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Columns clearly worse than their best, by paired differences over samples; keeps new bests."""
+        squares = np.square(self.samples.target - total)
+        if self.squares is None:
+            self.squares = squares
+            return np.zeros(squares.shape[1], dtype=bool)
+        rise = squares - self.squares
+        mean = rise.mean(axis=0, dtype=np.float64)
+        error = rise.std(axis=0, dtype=np.float64) / np.sqrt(len(rise))
+        self.squares = np.where(mean < 0.0, squares, self.squares)
+        return mean > CLEAR * error
 
 
 def expected_carry(knowledge: dict[str, Any]) -> float:
@@ -108,6 +132,14 @@ class Rewrite(LayerStep):
         Least gain of a move over the target's variance, times the number of rows.
     sigma_scale : float
         Multiplies the learnt spread (for studies of a wrong one).
+    weights : {"variance", "distillation"}
+        What columns count when they share the rewrites, see `Work.column_weights`. Columns that do not matter
+        to the teacher's outputs are left as they are.
+    accept : bool
+        Judge every column by re-measured outputs after the last pass. Nothing written can be taken back
+        exactly, so the columns that ended clearly worse than the best they were measured at are offered
+        again, up to twice, to moves whose expected gain bears the full cost of a new error. A tenth of
+        the rewrites is kept for that; where no column is worse, it goes to all.
     """
 
     name = "lsq.rewrite"
@@ -122,6 +154,8 @@ class Rewrite(LayerStep):
         cost: float = 0.3,
         margin: float = 0.0,
         sigma_scale: float = 1.0,
+        weights: str = "variance",
+        accept: bool = False,
     ) -> None:
         if not cost >= 0.0:
             raise InputError(f"lsq.rewrite: cost must be >= 0, got {cost:g}")
@@ -134,12 +168,15 @@ class Rewrite(LayerStep):
         self.cost = cost
         self.margin = margin
         self.sigma_scale = sigma_scale
+        self.weights = check_weights(self.name, weights)
+        self.accept = accept
 
     def plan_layer(self, bench: Bench, layer: str, n_vectors: int) -> dict[str, float]:
         """A read of the samples in each pass; writes up to the limit."""
         info = bench.deployment.chip.layers[layer]
         return {
-            "vectors": self.passes * sample_count(info.n_rows, n_vectors) + 2 * NOISE_VECTORS,
+            "vectors": (self.passes + ACCEPT_PASSES * self.accept) * sample_count(info.n_rows, n_vectors)
+            + 2 * NOISE_VECTORS,
             "cell_writes": self.rewrites * info.n_cells,
         }
 
@@ -147,25 +184,35 @@ class Rewrite(LayerStep):
         """All passes of one layer."""
         if work.host.levels is None:
             work.write(bench.deployment.nearest_levels(work.layer))
-        samples = take_samples(work, self.follow)
+        samples = take_samples(work, self.follow, self.weights)
         reading = samples.read()
         spread, noise = learn(work, samples, reading, self.sigma_scale)
         first = samples.error(reading.total)
         n_before = int(bench.budget.cycles(work.layer).sum())
         n_free = int(self.rewrites * work.info.n_cells)
+        n_kept = int(ACCEPT_SHARE * n_free) if self.accept else 0
+        best, everywhere = Best(samples), np.ones(work.info.n_cols, dtype=bool)
         mask = np.zeros(0, dtype=bool)
         cells: Cells | None = None
-        for turn in range(self.passes):
+        n_passes = self.passes + ACCEPT_PASSES * self.accept
+        for turn in range(n_passes):
             if turn:
                 reading = samples.read()
+            columns = everywhere
+            if self.accept:
+                worse = best.worse(reading.total)
+                columns = worse if turn >= self.passes and worse.any() else everywhere
             before, cells = cells, Cells.identified(work, samples, reading, spread, noise)
             if before is not None:
                 learn_carry(work.knowledge, before, cells, mask)
-            share = -(-max(n_free, 0) // (self.passes - turn))
-            cost = self.cost if turn + 1 < self.passes else 1.0
-            levels, mask = self._choose(work, samples, reading.total, cells, spread, share, cost)
+            left = self.passes - turn
+            share = -(-max(n_free - n_kept, 0) // left) if left > 0 else max(n_free, 0)
+            cost = self.cost if left > 1 else 1.0
+            levels, mask = self._choose(work, samples, reading.total, cells, spread, share, cost, columns)
             if not mask.any():
-                break
+                if left <= 0 or not self.accept:
+                    break
+                continue
             work.write(levels, mask)
             n_free -= int(mask.sum())
         relative, absolute = spread.variances
@@ -190,8 +237,9 @@ class Rewrite(LayerStep):
         spread: Spread,
         n_moves: int,
         cost: float,
+        columns: NDArray[np.bool_],
     ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """New levels and the mask of at most `n_moves` cells to write."""
+        """New levels and the mask of at most `n_moves` cells to write, in these columns."""
         host, sheet = work.host, work.bench.deployment.chip.datasheet
         assert host.levels is not None
         written = host.levels.astype(np.int64)
@@ -206,13 +254,15 @@ class Rewrite(LayerStep):
         allowed = work.bench.budget.writable(work.layer)
         n_moves = int(min(n_moves, work.bench.budget.cells_left))
         most = min(max(2, work.info.n_rows // 4), 4 + 4 * n_moves // work.info.n_cols)
-        limit = np.full(work.info.n_cols, most, dtype=np.int64)
+        limit = np.where(columns & (samples.weights > LEAST_WEIGHT), most, 0).astype(np.int64)
+
+        importance = np.maximum(samples.importance, 1e-30)
 
         def run(price: float) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
             levels, chosen = written.copy(), np.zeros(cells.mean.shape)
             kernels.choose_moves(
                 slope.copy(), gram, cells.mean.copy(), cells.split, cells.deviate, cells.factor, allowed,
-                level_u, level_sd, carry, cost, price / samples.importance, limit, levels, chosen,
+                level_u, level_sd, carry, cost, price / importance, limit, levels, chosen,
             )  # fmt: skip
             return levels, chosen
 

@@ -50,11 +50,13 @@ class Samples:
         Wanted outputs, normalised and centred.
     ideal : float64 ndarray, shape (n_rows, n_cols)
         The network's own weights, normalised.
+    weights : ndarray, shape (n_cols,)
+        `Work.column_weights`.
     importance : ndarray, shape (n_cols,)
-        Weight of a column's squared error: one over the variance of its target.
+        Weight of a column's squared error: `weights` over the variance of its target.
     """
 
-    def __init__(self, work: Work, n_samples: int, follow: float = 1.0) -> None:
+    def __init__(self, work: Work, n_samples: int, follow: float = 1.0, weights: str = "variance") -> None:
         host = work.host
         self.work = work
         self.picks = work.sample(n_samples)
@@ -62,8 +64,7 @@ class Samples:
         self.x = raw - raw.mean(axis=0)
         n = len(self.picks)
         self.gram = (self.x.T @ self.x).astype(np.float64) / n
-        weights = work.bench.deployment.weights(work.layer)
-        self.ideal = weights / host.scale
+        self.ideal = work.bench.deployment.weights(work.layer) / host.scale
         target = work.target[self.picks] / (host.scale * host.x_step).astype(np.float32)
         target -= target.mean(axis=0)
         if follow < 1.0:
@@ -71,7 +72,8 @@ class Samples:
             target = np.float32(follow) * target + np.float32(1.0 - follow) * local
         self.target = target
         variance = target.var(axis=0, dtype=np.float64)
-        self.importance = 1.0 / np.maximum(variance, 1e-3 * max(variance.mean(), 1e-30))
+        self.weights = work.column_weights(weights)
+        self.importance = self.weights / np.maximum(variance, 1e-3 * max(variance.mean(), 1e-30))
 
     @property
     def n(self) -> int:
@@ -102,10 +104,11 @@ class Samples:
         return weights_from_levels(host.levels, sheet.mapping, sheet.levels)
 
 
-def take_samples(work: Work, follow: float = 1.0) -> Samples:
+def take_samples(work: Work, follow: float = 1.0, weights: str = "variance") -> Samples:
     """Samples of the usual number, made once per layer and pass."""
     cached: Any = getattr(work, "samples", None)
-    if cached is None or cached[0] != follow:
-        cached = (follow, Samples(work, sample_count(work.info.n_rows, len(work.codes)), follow))
+    if cached is None or cached[0] != (follow, weights):
+        n = sample_count(work.info.n_rows, len(work.codes))
+        cached = ((follow, weights), Samples(work, n, follow, weights))
         work.samples = cached
     return cached[1]

@@ -9,6 +9,7 @@ from finetune.strategies.base import LayerStep, register
 from finetune.strategies.identify import NOISE_VECTORS, identify, learn, weight_variance
 from finetune.strategies.samples import sample_count, take_samples
 from finetune.strategies.work import Work
+from finetune.weighting import check_weights
 from rramsim.checks import InputError
 
 __all__ = ["Sparse"]
@@ -28,15 +29,18 @@ class Sparse(LayerStep):
         Of the layer's weights.
     ridge : float
         lambda over the mean diagonal of H.
+    weights : {"variance", "distillation"}
+        What columns count, see `Work.column_weights`.
     """
 
     name = "sparse"
 
-    def __init__(self, *, fraction: float = 0.02, ridge: float = 1e-2) -> None:
+    def __init__(self, *, fraction: float = 0.02, ridge: float = 1e-2, weights: str = "variance") -> None:
         if not 0.0 <= fraction <= 1.0:
             raise InputError(f"sparse: fraction must lie in [0, 1], got {fraction:g}")
         self.fraction = fraction
         self.ridge = ridge
+        self.weights = check_weights(self.name, weights)
 
     def plan_layer(self, bench: Bench, layer: str, n_vectors: int) -> dict[str, float]:
         """One read of the samples, and two of some for the noise."""
@@ -50,7 +54,7 @@ class Sparse(LayerStep):
         n_entries = int(self.fraction * work.info.n_rows * work.info.n_cols)
         if n_entries == 0:
             return
-        samples = take_samples(work)
+        samples = take_samples(work, weights=self.weights)
         reading = samples.read()
         spread, noise = learn(work, samples, reading, 1.0)
         estimate = identify(samples, reading, samples.stored(), weight_variance(work, spread), noise)

@@ -55,6 +55,18 @@ class Work:
         picks = np.floor(edges[:-1] + rng.random(n_vectors) * np.diff(edges)).astype(np.int64)
         return np.unique(np.minimum(picks, n_all - 1))
 
+    def column_weights(self, weights: str) -> NDArray[np.float64]:
+        """What a column's error, relative to its target's variance, counts; shape (n_cols,).
+
+        "variance": the same for all. "distillation": by what it does to the teacher's distillation loss
+        (`weighting.channel_weights`), mean 1.
+        """
+        if weights == "variance":
+            return np.ones(self.info.n_cols)
+        columns = slice(self.host.group * self.info.n_cols, (self.host.group + 1) * self.info.n_cols)
+        harm = self.bench.channel_weights(self.host.node)[columns] * self.target.var(axis=0, dtype=np.float64)
+        return harm / harm.mean() if harm.any() else np.ones(self.info.n_cols)
+
     # -- the chip -----------------------------------------------------------------------------
 
     @property

@@ -234,8 +234,8 @@ def test_channel_weights_find_what_the_logits_hear(net, calibration):
     weights = channel_weights(deaf, calibration[:24], "conv2")
     usual = channel_weights(net, calibration[:24], "conv2")
     assert weights.shape == (12,)
-    assert (weights > 0).all()
-    assert weights[3] == weights.min()
+    assert (np.delete(weights, 3) > 0).all()
+    assert weights[3] < 1e-9 * weights.max()
     assert weights[7] > 3.0 * usual[7]
     assert descendants(net, "relu2") == {"relu2", "pool", "flatten", "fc"}
     spread = image_weights(np.array([[9.0, 0.0, 0.0], [0.1, 0.0, 0.0]]))
