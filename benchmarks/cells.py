@@ -1,4 +1,4 @@
-"""Speed and memory of cells: `python -m benchmarks.cells [--cells N] [--threads T] [--json]`.
+"""Speed and memory of cells: `python -m benchmarks.cells [--cells N] [--threads T] [--json FILE]`.
 
 `--accuracy` instead compares the two ways of accounting stress on resistive wires.
 
@@ -13,6 +13,7 @@ import argparse
 import json
 import time
 import warnings
+from pathlib import Path
 from collections.abc import Callable
 from typing import Any
 
@@ -136,7 +137,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--accuracy", action="store_true", help="fast against exact stress accounting")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--json", type=Path, help="also write the rows here")
     options = parser.parse_args()
     numba.set_num_threads(min(options.threads, numba.config.NUMBA_NUM_THREADS))
     if options.accuracy:
@@ -147,14 +148,13 @@ def main() -> None:
             text = (
                 f"{name}={value:.4g}" if isinstance(value, float) else value for name, value in row.items()
             )
-            print(json.dumps(row) if options.json else "  ".join(text))
-        return
-    result = measure(options.cells, options.repeat)
+            print("  ".join(text))
+    else:
+        rows = [measure(options.cells, options.repeat)]
+        for name, value in rows[0].items():
+            print(f"{name:28s} {value:.6g}")
     if options.json:
-        print(json.dumps(result))
-        return
-    for name, value in result.items():
-        print(f"{name:28s} {value:.6g}")
+        options.json.write_text(json.dumps(rows, indent=1))
 
 
 if __name__ == "__main__":

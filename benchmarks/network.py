@@ -1,7 +1,7 @@
 """Slow-down of chip inference against float32: `python -m benchmarks.network [--json FILE] [--scale]`.
 
-One thread, random weights, all contenders in turn, minimum over repeats (mean over whole cycles of
-refreshes for a disturbed chip). The reference is the
+One thread, CPU time, random weights, all contenders in turn, minimum over repeats (mean over whole
+cycles of refreshes for a disturbed chip). The reference is the
 fastest float32 execution of the same network: this package's digital path, onnxruntime or torch,
 where installed. `--scale` maps ResNet-18 and VGG-16 onto wired tiles and reports time and memory.
 """
@@ -101,15 +101,15 @@ def onnxruntime_path(network: Network, x: np.ndarray) -> Callable[[], Any] | Non
 
 
 def interleaved(calls: dict[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
-    """Times [s] of each call, in turn, so that all meet the same machine."""
+    """CPU times [s] of each call, in turn, so that all meet the same machine."""
     times: dict[str, list[float]] = {name: [] for name in calls}
     for call in calls.values():
         call()
     for _ in range(repeats):
         for name, call in calls.items():
-            started = time.perf_counter()
+            started = time.process_time()
             call()
-            times[name].append(time.perf_counter() - started)
+            times[name].append(time.process_time() - started)
     return times
 
 

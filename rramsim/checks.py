@@ -81,7 +81,7 @@ def check_bounds(
     hint: str = "",
 ) -> None:
     """Raise `InputError` unless every entry of `value` lies within the bounds (inclusive)."""
-    if np.size(value) == 0:
+    if np.size(value) == 0 or (minimum is None and maximum is None):
         return
     low, high = np.min(value), np.max(value)
     unit, tail = f" {unit}" if unit else "", f"; {hint}" if hint else ""

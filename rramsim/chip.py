@@ -37,7 +37,7 @@ class ChipConfig:
     faults: FaultsConfig = field(default_factory=FaultsConfig)
     disturb: DisturbConfig = field(default_factory=DisturbConfig)
     wires: WiresConfig | None = None
-    state_tolerance: float = 5e-4  # output error over full scale that makes a wired tile be solved again
+    state_tolerance: float = 1e-3  # output error over full scale that makes a wired tile be solved again
 
     def __post_init__(self) -> None:
         if self.converters.adc_per_line and self.mapping.kind == "reference":

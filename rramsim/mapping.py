@@ -11,6 +11,7 @@ A normalised weight lies in [-1, 1]. Three mappings:
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -114,7 +115,7 @@ class TileLayout:
         """Bit lines of all column tiles."""
         return self.line_tiles[-1][1]
 
-    @property
+    @functools.cached_property
     def reference_lines(self) -> NDArray[np.int64]:
         """Distinct reference bit lines, one per column tile (empty without references)."""
         return np.unique(self.reference_of[self.reference_of >= 0])

@@ -10,6 +10,8 @@ from rramsim.cell.settings import CellsConfig
 
 __all__ = ["read_sigma", "telegraph_amplitude"]
 
+BLOCK_CELLS = 1 << 16  # cells at a time, in double precision: bounds the memory
+
 
 def telegraph_amplitude(g: NDArray[np.floating], config: CellsConfig) -> NDArray[np.float64]:
     """Relative change of resistance of a captured trap, interpolated in ln G over the window."""
@@ -36,7 +38,9 @@ def read_sigma(
     if not noise.enabled and trap is None:
         return None
     sigma = np.empty(g.shape, np.float32)
-    for i in range(g.shape[0]):  # a word line at a time bounds the memory
+    n_rows = max(1, BLOCK_CELLS // g.shape[1])
+    for first in range(0, g.shape[0], n_rows):
+        i = slice(first, first + n_rows)
         g_row = np.asarray(g[i], float)
         x = g_row / noise.g_reference
         variance = (noise.sigma_relative * g_row) ** 2

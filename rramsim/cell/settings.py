@@ -377,7 +377,7 @@ class DisturbConfig:
     `positive` (SET direction: rises), `bipolar` (the sign of each read voltage decides; net
     signed stress counts, an assumption), `alternating` (the sign flips from read to read;
     the fraction `balance` of the stress is left over).
-    mode: `fast` (histogram of codes per word line and per-cell attenuation), `exact` (solved
+    mode: `fast` (histogram of codes per word line, slope and offset per cell), `exact` (solved
     cell voltages of every vector), `off`.
     """
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit, prange
 
+from rramsim.kernels.read_simd import turn
+
 
 @njit(cache=True, parallel=True, error_model="numpy")
 def quantise(x, factor, low, high, out):
@@ -32,15 +34,12 @@ def rescale_maps(codes, gain, offset, out):
                 target[p] = np.float32(source[p]) * a + b
 
 
-@njit(cache=True, parallel=True, error_model="numpy")
+@njit(cache=True, error_model="numpy")
 def rescale_rows(codes, gain, offset, out):
     """out[n, c] = codes[c, n] * gain[c] + offset[c]; codes (n_cols, n_vectors), out float32."""
-    n_cols, n_vectors = codes.shape
-    side = 16  # square blocks: neither side of the transposition runs out of cache lines
-    for block in prange((n_vectors + side - 1) // side):
-        n0 = block * side
-        last = min(n0 + side, n_vectors)
-        for c0 in range(0, n_cols, side):
-            for n in range(n0, last):
-                for c in range(c0, min(c0 + side, n_cols)):
-                    out[n, c] = np.float32(codes[c, n]) * gain[c] + offset[c]
+    values = np.empty(codes.shape, dtype=np.float32)
+    for c in range(codes.shape[0]):
+        target, source, a, b = values[c], codes[c], gain[c], offset[c]
+        for n in range(target.size):
+            target[n] = np.float32(source[n]) * a + b
+    turn(values.view(np.int32), out.view(np.int32).reshape(-1), codes.shape[0])

@@ -24,7 +24,7 @@ from rramsim.kernels.convolution import (
     wide_pitch,
 )
 from rramsim.kernels.random import mix64
-from rramsim.kernels.read_simd import LANES, convert_lanes, turn_lanes
+from rramsim.kernels.read_simd import LANES, convert_lanes, turn
 
 ROWS_AT_ONCE = 128  # vectors laid out at a time by `read_rows`: a tile's drive stays in the cache
 GROUP = 4  # channels whose noise comes from the same hash
@@ -212,20 +212,6 @@ def _workspace(count, n_references):
 
 
 @njit(cache=True, error_model="numpy")
-def _turn(codes, turned, pitch):
-    """turned[i pitch + n] = codes[n, i]."""
-    n_vectors, n_rows = codes.shape
-    flat = codes.reshape(-1)
-    whole_v, whole_r = n_vectors // LANES * LANES, n_rows // LANES * LANES
-    for i in range(0, whole_r, LANES):
-        for n in range(0, whole_v, LANES):
-            turn_lanes(flat, n * n_rows + i, n_rows, turned, i * pitch + n, pitch)
-    for n in range(n_vectors):
-        for i in range(whole_r if n < whole_v else 0, n_rows):
-            turned[i * pitch + n] = codes[n, i]
-
-
-@njit(cache=True, error_model="numpy")
 def _drive(codes, bit, sign, drive):
     """Drive of codes in one pass: their value, one bit of the magnitude, or one polarity of either."""
     if bit < 0:
@@ -278,7 +264,7 @@ def read_rows(codes, begin, end, matrices, conversion, n_threads, total, saturat
         for chunk in range(part * n_chunks // n_parts, (part + 1) * n_chunks // n_parts):
             start = begin + chunk * ROWS_AT_ONCE
             count = min(ROWS_AT_ONCE, end - start)
-            _turn(codes[start : start + count], turned, pitch)
+            turn(codes[start : start + count], turned, pitch)
             for p in range(conversion.passes.shape[0]):
                 _drive(turned, conversion.passes[p, 0], conversion.passes[p, 1], drive)
                 _square(drive, squares)

@@ -1,14 +1,14 @@
-"""Inner loops of `rramsim.kernels.read` on 16 lanes, written in LLVM's terms.
+"""Inner loops of `rramsim.kernels.read` and `host` on 16 lanes, written in LLVM's terms.
 
 LLVM by itself neither vectorises a conversion with its marks nor turns a block of codes. Without JIT
-(``NUMBA_DISABLE_JIT=1``) plain NumPy takes their place. Numba's cache of `rramsim.kernels.read`
+(``NUMBA_DISABLE_JIT=1``) plain NumPy takes their place. Numba's cache of those modules
 does not notice edits here: `make clean` after one.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from numba import config, types
+from numba import config, njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
@@ -143,4 +143,18 @@ if config.DISABLE_JIT:
         out[out_at + place[:, None] * pitch + place] = codes[at + place * stride + place[:, None]]
 
 
-convert_lanes, turn_lanes = _convert_lanes, _turn_lanes
+convert_lanes = _convert_lanes
+
+
+@njit(cache=True, error_model="numpy")
+def turn(codes, turned, pitch):
+    """turned[i pitch + n] = codes[n, i]; int16 or int32 to int32."""
+    n_vectors, n_rows = codes.shape
+    flat = codes.reshape(-1)
+    whole_v, whole_r = n_vectors // LANES * LANES, n_rows // LANES * LANES
+    for i in range(0, whole_r, LANES):
+        for n in range(0, whole_v, LANES):
+            _turn_lanes(flat, n * n_rows + i, n_rows, turned, i * pitch + n, pitch)
+    for n in range(n_vectors):
+        for i in range(whole_r if n < whole_v else 0, n_rows):
+            turned[i * pitch + n] = codes[n, i]

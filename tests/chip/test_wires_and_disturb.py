@@ -5,7 +5,7 @@ import pytest
 
 from rramsim.cell import DisturbConfig
 from rramsim.checks import InputError
-from rramsim.chip import SimulatedChip
+from rramsim.chip import ChipConfig, SimulatedChip
 from rramsim.deployment import Deployment, layer_shapes
 from rramsim.lowered import border_classes
 from rramsim.mapping import MappingConfig
@@ -228,3 +228,61 @@ def test_exact_disturbance_of_nonlinear_cells_is_refused():
 def test_disturb_and_converters_must_name_the_same_read():
     with pytest.raises(InputError, match=r"disturb\.v_read must equal converters\.v_read"):
         exact_chip(disturb=DisturbConfig(law="power", v_read=0.3))
+
+
+def drifting(tolerance, law, ohm, n_lines=64):
+    """One wired tile whose cells drift with every read; codes of a typical input."""
+    reads = {"drift": (0.2, 2e-5), "power": (0.5, 1e-3)}[law]
+    config = exact_chip(
+        MappingConfig(tile_rows=n_lines, tile_cols=n_lines),
+        cells=exact_cells(n_levels=16, law="lognormal", sigma=0.3),
+        converters=ConverterConfig(dac_bits=8, adc_bits=24, adc_noise=0.0, v_read=reads[0], t_read=reads[1]),
+        disturb=DisturbConfig(law=law, v_read=reads[0], t_read=reads[1], state_step=64),
+        wires=WiresConfig(r_word=ohm, r_bit=ohm),
+        state_tolerance=tolerance,
+    )
+    chip = SimulatedChip(config, {"layer": (n_lines, n_lines // 2)})
+    rng = np.random.default_rng(3)
+    levels = np.minimum(rng.integers(0, 16, (n_lines, n_lines // 2, 2)), rng.integers(0, 16))
+    chip.write("layer", levels)
+    chip.configure("layer", input_range=(0, reads[0]), output_range=1e-3)
+    return chip, rng.integers(0, 256, (64, n_lines))
+
+
+@pytest.mark.parametrize("law", ["drift", "power"])
+@pytest.mark.parametrize("ohm", [1.0, 5.0])
+def test_kept_solutions_of_drifting_cells_err_by_less_than_a_thousandth(law, ohm):
+    """Default tolerance against solving after every change, over the current of all cells at full drive."""
+    cached, codes = drifting(ChipConfig().state_tolerance, law, ohm)
+    solved, _ = drifting(0.0, law, ohm)
+    worst = 0.0
+    for _ in range(12):
+        got, want = cached.mvm("layer", codes).codes, solved.mvm("layer", codes).codes
+        worst = max(worst, np.abs(got - want).max())
+    array, exact = cached._layers["layer"].array, solved._layers["layer"].array
+    assert exact.n_solved == 12 > array.n_solved  # something was saved
+    # a pair's full scale is the current of either line with every word line driven
+    line = exact.cells.conductance.sum(axis=0).max() * solved._layers["layer"].v_full
+    assert 0 < worst / (2**23 - 1) * 1e-3 < 1e-3 * line
+    assert 0 < cached.solution_error <= ChipConfig().state_tolerance
+
+
+def test_a_disturbed_wired_chip_goes_on_from_its_state_bit_for_bit():
+    first, codes = drifting(5e-4, "drift", 5.0)
+    for _ in range(5):
+        first.mvm("layer", codes[:50])
+    second, _ = drifting(5e-4, "drift", 5.0)
+    second.load_state_dict(first.state_dict())
+    for _ in range(6):
+        np.testing.assert_array_equal(first.mvm("layer", codes).codes, second.mvm("layer", codes).codes)
+    np.testing.assert_array_equal(first.conductances("layer"), second.conductances("layer"))
+
+
+def test_calls_split_otherwise_disturb_a_wired_chip_alike():
+    results = []
+    for parts in (1, 7):
+        chip, codes = drifting(5e-4, "drift", 5.0)
+        for part in np.array_split(np.tile(codes, (6, 1)), parts):
+            chip.mvm("layer", part)
+        results.append(chip.conductances("layer"))
+    np.testing.assert_array_equal(*results)
