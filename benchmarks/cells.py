@@ -13,8 +13,8 @@ import argparse
 import json
 import time
 import warnings
-from pathlib import Path
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numba

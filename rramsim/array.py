@@ -7,13 +7,14 @@ Arrays of non-linear cells solve the circuit for every vector (slow).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rramsim.cell import CellArray
+from rramsim.cell import CellArray, WriteReport
 from rramsim.kernels.convolution import pack_weights
 from rramsim.kernels.read import Matrices
 from rramsim.mapping import TileLayout
@@ -71,6 +72,7 @@ class LayerArray:
         self.tolerance = tolerance
         self._ratio = np.ones_like(self._effective)  # effective over own conductance when last solved
         self._drop = np.zeros(len(self.tiles()))  # largest relative loss of a cell in each tile
+        self._rewritten = np.zeros(len(self.tiles()), dtype=bool)  # tiles written since their last solution
         self.worst_error = 0.0  # largest estimated output error of a solution that was kept
         self.n_solved = 0  # tiles solved so far
         self._variance: NDArray[np.float32] | None = None
@@ -88,18 +90,25 @@ class LayerArray:
         """Whether a cell has changed since the matrices were made."""
         return self._seen_version != self.cells.version
 
-    @property
-    def solved_conductance(self) -> NDArray[np.float32] | None:
-        """Conductances [S] that the present wire solutions belong to; None without wires."""
-        return None if self._solved is None else self._solved.copy()
+    def write(self, levels: NDArray[np.integer], mask: NDArray[np.bool_]) -> WriteReport:
+        """`CellArray.write`; tiles with written cells will be solved again, whatever the tolerance."""
+        for index, tile in enumerate(self.tiles()):
+            self._rewritten[index] |= mask[tile].any()
+        return self.cells.write(levels, mask)
 
-    def restore(self, solved: NDArray[np.float32] | None) -> None:
-        """Take up cached matrices as they were when `solved_conductance` was saved."""
+    def state_dict(self) -> dict[str, Any]:
+        """What present wire solutions belong to, besides the cells' own state."""
+        solved = None if self._solved is None else self._solved.copy()
+        return {"solved": solved, "rewritten": self._rewritten.copy()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up cached matrices as they were at `state_dict`; the cells have their state already."""
         self._seen_version = -1
         self._packed = None
         self._solved = None
-        if solved is not None:
-            self._solve_wires(solved)
+        if state["solved"] is not None:
+            self._solve_wires(np.asarray(state["solved"]))
+        self._rewritten = np.array(state["rewritten"])
 
     def tiles(self) -> list[tuple[slice, slice]]:
         """Word-line and bit-line range of each tile, row tile by row tile."""
@@ -112,7 +121,7 @@ class LayerArray:
     def refresh(self) -> None:
         """Bring cached matrices up to the cells' present state.
 
-        With wires, only tiles whose solution is too old by `tolerance` are solved again.
+        With wires, only tiles that were written or have drifted beyond `tolerance` are solved again.
         """
         if not self.stale:
             return
@@ -142,7 +151,7 @@ class LayerArray:
             if max(lines) == 0.0:
                 continue
             error = float(self._drop[index] * max(lines))
-            if error > self.tolerance or self.tolerance == 0.0:
+            if error > self.tolerance or self.tolerance == 0.0 or self._rewritten[index]:
                 stale.append(index)
             else:
                 self.worst_error = max(self.worst_error, error)
@@ -167,7 +176,7 @@ class LayerArray:
         self._effective[tile], self._solved[tile] = matrix, g[tile]
         conducts = g[tile] > 0
         ratio = np.divide(matrix, g[tile], out=np.ones(matrix.shape), where=conducts)
-        self._drop[index] = 1.0 - ratio.min()
+        self._drop[index], self._rewritten[index] = 1.0 - ratio.min(), False
         ratio[~conducts] = ratio[conducts].mean() if conducts.any() else 1.0
         self._ratio[tile] = ratio
         self.n_solved += 1

@@ -168,7 +168,7 @@ class SimulatedChip:
             line_mask[:, layout.reference_lines] = True
             item.reference_written = True
         self._advance(layer)
-        report = item.array.cells.write(line_levels, line_mask)
+        report = item.array.write(line_levels, line_mask)
         costs = item.costs
         costs.cell_writes += int(report.n_cells)
         costs.pulses += int(report.n_pulses)
@@ -319,7 +319,7 @@ class SimulatedChip:
         return {
             name: {
                 "cells": item.array.cells.state_dict(),
-                "solved": item.array.solved_conductance,
+                "array": item.array.state_dict(),
                 "signed": item.signed,
                 "v_full": item.v_full,
                 "output_range": item.output_range,
@@ -340,7 +340,7 @@ class SimulatedChip:
         for name, entry in state.items():
             item = self._layers[name]
             item.array.cells.load_state_dict(entry["cells"])
-            item.array.restore(entry["solved"])
+            item.array.load_state_dict(entry["array"])
             item.signed, item.v_full = bool(entry["signed"]), float(entry["v_full"])
             item.output_range, item.n_read = float(entry["output_range"]), int(entry["n_read"])
             item.reference_written = bool(entry["reference_written"])
