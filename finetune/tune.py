@@ -15,7 +15,7 @@ from finetune.strategies.base import Composition, parse
 from rramsim.checks import InputError
 from rramsim.deployment import Deployment
 from rramsim.network import Network
-from rramsim.protocol import ChipProtocol, Ledger
+from rramsim.protocol import ChipProtocol, Ledger, Tier
 
 __all__ = ["TuneReport", "Tuner", "tune"]
 
@@ -29,6 +29,7 @@ class TuneReport:
     """
 
     strategy: str
+    tier: Tier  # what the strategy saw; PROBE is write-verify by another name, to be reported apart
     deployment: Deployment
     finished: bool  # False: the budget ended the run
     stopped_by: str  # the limit that did, or ""
@@ -125,6 +126,7 @@ class Tuner:
         bench = self.bench
         return TuneReport(
             strategy=self.strategy.text,
+            tier=self.strategy.needed_tier,
             deployment=bench.result(),
             finished=self.finished,
             stopped_by=self.stopped_by,

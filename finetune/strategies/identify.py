@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from finetune.bench import Bench
 from finetune.strategies.base import LayerStep, register
-from finetune.strategies.samples import Reading, Samples, sample_count, take_samples
+from finetune.strategies.samples import Probes, Reading, Samples, probe_count, sample_count, take_samples
 from finetune.strategies.work import Work
 from rramsim.checks import InputError
 from rramsim.mapping import reference_level
-from rramsim.protocol import Datasheet
+from rramsim.protocol import Datasheet, Tier
 
 __all__ = [
     "Estimate",
@@ -166,7 +166,7 @@ class Estimate:
 
 
 def identify(
-    samples: Samples,
+    samples: Samples | Probes,
     reading: Reading,
     prior: NDArray[np.float64],
     variance: NDArray[np.float64],
@@ -268,25 +268,33 @@ class Identify(LayerStep):
     ----------
     sigma_scale : float
         Multiplies the learnt spread (for studies of a wrong one).
+    probe : bool
+        Identify by vectors of the tuner's own design (`Probes`), at tier PROBE. This is write-verify:
+        report it apart.
     """
 
     name = "lsq.identify"
 
-    def __init__(self, *, sigma_scale: float = 1.0) -> None:
+    def __init__(self, *, sigma_scale: float = 1.0, probe: bool = False) -> None:
         self.sigma_scale = sigma_scale
+        self.probe = probe
+        self.tier = Tier.PROBE if probe else Tier.LAYERS
 
     def plan_layer(self, bench: Bench, layer: str, n_vectors: int) -> dict[str, float]:
         """One read of the samples, and two of some for the noise."""
         info = bench.deployment.chip.layers[layer]
-        return {"vectors": sample_count(info.n_rows, n_vectors) + 2 * NOISE_VECTORS, "cell_writes": 0.0}
+        n_probes = self.probe * probe_count(info.n_rows)
+        n_read = sample_count(info.n_rows, n_vectors) + 2 * NOISE_VECTORS + n_probes
+        return {"vectors": float(n_read), "cell_writes": 0.0}
 
     def tune_layer(self, bench: Bench, work: Work) -> None:
         """One identification of the present state."""
         samples = take_samples(work)
         reading = samples.read()
         spread, noise = learn(work, samples, reading, self.sigma_scale)
-        nominal = samples.stored()
-        estimate = identify(samples, reading, nominal, weight_variance(work, spread), noise)
+        nominal, inputs = samples.stored(), Probes(work, samples) if self.probe else samples
+        reading = inputs.read() if self.probe else reading
+        estimate = identify(inputs, reading, nominal, weight_variance(work, spread), noise)
         relative, absolute = spread.variances
         bench.record(
             work.layer,

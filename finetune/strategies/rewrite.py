@@ -20,10 +20,11 @@ from finetune.strategies.identify import (
     identify,
     learn,
 )
-from finetune.strategies.samples import Reading, Samples, sample_count, take_samples
+from finetune.strategies.samples import Probes, Reading, Samples, probe_count, sample_count, take_samples
 from finetune.strategies.work import Work
 from finetune.weighting import check_weights
 from rramsim.checks import InputError
+from rramsim.protocol import Tier
 
 __all__ = ["Rewrite"]
 
@@ -51,13 +52,18 @@ class Cells:
 
     @classmethod
     def identified(
-        cls, work: Work, samples: Samples, reading: Reading, spread: Spread, noise: NDArray[np.float64]
+        cls,
+        work: Work,
+        samples: Samples | Probes,
+        reading: Reading,
+        spread: Spread,
+        noise: NDArray[np.float64],
     ) -> Cells:
         """From one reading of the present state."""
         g = conductances(work)
         variance, factor = spread.of(g), cell_factors(work.bench.deployment.chip.datasheet, g.shape[2])
         brought = variance * np.square(factor)
-        nominal, whole = samples.stored(), brought.sum(axis=2)
+        nominal, whole = work.bench.deployment.stored_weights(work.layer), brought.sum(axis=2)
         estimate = identify(samples, reading, nominal, whole, noise)
         part = brought / np.maximum(whole, 1e-30)[:, :, None]
         shift = (estimate.weights - nominal)[:, :, None] * part / factor
@@ -140,6 +146,9 @@ class Rewrite(LayerStep):
         exactly, so the columns that ended clearly worse than the best they were measured at are offered
         again, up to twice, to moves whose expected gain bears the full cost of a new error. A tenth of
         the rewrites is kept for that; where no column is worse, it goes to all.
+    probe : bool
+        Identify cells by vectors of the tuner's own design (`Probes`), at tier PROBE. This is
+        write-verify: report it apart.
     """
 
     name = "lsq.rewrite"
@@ -156,6 +165,7 @@ class Rewrite(LayerStep):
         sigma_scale: float = 1.0,
         weights: str = "variance",
         accept: bool = False,
+        probe: bool = False,
     ) -> None:
         if not cost >= 0.0:
             raise InputError(f"lsq.rewrite: cost must be >= 0, got {cost:g}")
@@ -170,13 +180,15 @@ class Rewrite(LayerStep):
         self.sigma_scale = sigma_scale
         self.weights = check_weights(self.name, weights)
         self.accept = accept
+        self.probe = probe
+        self.tier = Tier.PROBE if probe else Tier.LAYERS
 
     def plan_layer(self, bench: Bench, layer: str, n_vectors: int) -> dict[str, float]:
         """A read of the samples in each pass; writes up to the limit."""
         info = bench.deployment.chip.layers[layer]
+        n_each = sample_count(info.n_rows, n_vectors) + self.probe * probe_count(info.n_rows)
         return {
-            "vectors": (self.passes + ACCEPT_PASSES * self.accept) * sample_count(info.n_rows, n_vectors)
-            + 2 * NOISE_VECTORS,
+            "vectors": float((self.passes + ACCEPT_PASSES * self.accept) * n_each + 2 * NOISE_VECTORS),
             "cell_writes": self.rewrites * info.n_cells,
         }
 
@@ -192,6 +204,7 @@ class Rewrite(LayerStep):
         n_free = int(self.rewrites * work.info.n_cells)
         n_kept = int(ACCEPT_SHARE * n_free) if self.accept else 0
         best, everywhere = Best(samples), np.ones(work.info.n_cols, dtype=bool)
+        probes = Probes(work, samples) if self.probe else None
         mask = np.zeros(0, dtype=bool)
         cells: Cells | None = None
         n_passes = self.passes + ACCEPT_PASSES * self.accept
@@ -202,7 +215,8 @@ class Rewrite(LayerStep):
             if self.accept:
                 worse = best.worse(reading.total)
                 columns = worse if turn >= self.passes and worse.any() else everywhere
-            before, cells = cells, Cells.identified(work, samples, reading, spread, noise)
+            probed = reading if probes is None else probes.read()
+            before, cells = cells, Cells.identified(work, probes or samples, probed, spread, noise)
             if before is not None:
                 learn_carry(work.knowledge, before, cells, mask)
             left = self.passes - turn

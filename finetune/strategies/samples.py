@@ -9,11 +9,14 @@ from numpy.typing import NDArray
 
 from finetune.strategies.work import Work
 from rramsim.mapping import weights_from_levels
+from rramsim.periphery import adc_code_max, dac_codes
 
-__all__ = ["Reading", "Samples", "sample_count", "take_samples"]
+__all__ = ["Probes", "Reading", "Samples", "probe_count", "sample_count", "take_samples"]
 
 LEAST = 4096  # vectors at least (or all there are)
 PER_ROW = 12  # vectors per row of the layer
+PROBES_PER_ROW = 16  # designed vectors per row of the layer
+FILLED = 0.7  # share of the converter's range that they may fill
 
 
 def sample_count(n_rows: int, n_vectors: int) -> int:
@@ -82,10 +85,7 @@ class Samples:
 
     def read(self) -> Reading:
         """Outputs of the present state."""
-        reading = self.work.read(self.picks, per_tile=True)
-        unit = self.work.unit.astype(np.float32)
-        codes = np.ascontiguousarray(reading.codes.transpose(1, 0, 2)) * unit
-        return Reading(codes, np.ascontiguousarray(reading.saturated.transpose(1, 0, 2)))
+        return _normalised(self.work, self.work.read(self.picks, per_tile=True))
 
     def error(self, total: NDArray[np.float32]) -> float:
         """Mean over columns of the squared error relative to the target's variance."""
@@ -102,6 +102,63 @@ class Samples:
             levels = np.zeros((info.n_rows, info.n_cols, info.cells_per_weight), dtype=np.int64)
             return weights_from_levels(levels, sheet.mapping, sheet.levels)
         return weights_from_levels(host.levels, sheet.mapping, sheet.levels)
+
+
+def _normalised(work: Work, reading: Any) -> Reading:
+    """Codes of `mvm` per tile, shape (n, n_row_tiles, n_cols), as a `Reading`."""
+    codes = np.ascontiguousarray(reading.codes.transpose(1, 0, 2)) * work.unit.astype(np.float32)
+    return Reading(codes, np.ascontiguousarray(reading.saturated.transpose(1, 0, 2)))
+
+
+class Probes:
+    """Vectors of the tuner's own design, for identification at tier PROBE: that is write-verify.
+
+    Each drives a random subset of the rows alike, about as many as carry the energy of the layer's natural
+    inputs, for which its converters are set (single rows, that is one-hot vectors, where that is one),
+    and no harder than the converters bear. Unlike activations they span all directions.
+
+    Attributes
+    ----------
+    codes : int32 ndarray, shape (n, n_rows)
+    x, gram : as of `Samples`.
+    """
+
+    def __init__(self, work: Work, natural: Samples) -> None:
+        rng = work.bench.rng(f"probe {work.layer}")
+        n_rows = work.info.n_rows
+        high = dac_codes(work.bench.deployment.chip.datasheet.dac_bits, work.host.signed)[1]
+        share = float(np.diag(natural.gram).mean()) / high**2
+        share = float(np.clip(share, 1.0 / n_rows, 0.5))
+        self.work = work
+        self.n = probe_count(n_rows)
+        driven = rng.random((self.n, n_rows)) < share
+        driven[np.arange(self.n), np.arange(self.n) % n_rows] = True  # every row in turn
+        sign = rng.choice([-1, 1], driven.shape) if work.host.signed else 1
+        pattern = np.where(driven, sign, 0)
+        self.codes = (pattern * self._amplitude(natural, pattern, high)).astype(np.int32)
+        raw = self.codes.astype(np.float32)
+        self.x = raw - raw.mean(axis=0)
+        self.gram = (self.x.T @ self.x).astype(np.float64) / self.n
+
+    def _amplitude(self, natural: Samples, pattern: NDArray[np.int64], high: int) -> int:
+        """Largest code at which the written levels would leave room in the converters of every tile."""
+        work, stored = self.work, natural.stored()
+        limit = FILLED * adc_code_max(work.bench.deployment.chip.datasheet.adc_bits) * work.unit
+        fullest = max(
+            float((np.quantile(np.abs(pattern[:, a:b] @ stored[a:b]), 0.99, axis=0) / limit).max())
+            for a, b in work.info.row_tiles
+        )
+        return int(np.clip(high / max(fullest * high, 1.0), 1, high))
+
+    def read(self) -> Reading:
+        """Outputs of the present state."""
+        chip = self.work.bench.deployment.chip
+        return _normalised(self.work, chip.mvm(self.work.layer, self.codes, per_tile=True))
+
+
+def probe_count(n_rows: int) -> int:
+    """Vectors of `Probes`."""
+    return PROBES_PER_ROW * n_rows
 
 
 def take_samples(work: Work, follow: float = 1.0, weights: str = "variance") -> Samples:
