@@ -31,7 +31,7 @@ __all__ = ["Rewrite"]
 MOST_CARRY = 0.95
 ACCEPT_PASSES, ACCEPT_SHARE = 2, 0.1  # further passes for worse columns, and the rewrites kept for them
 CLEAR = 2.0  # standard errors by which a column must be worse
-LEAST_WEIGHT = 1e-6  # of a column's error relative to its target's variance, below which it does not matter
+LEAST_WEIGHT = 1e-3  # of a column, below which it does not matter
 FIRST_CARRY, FIRST_COUNT = 0.3, 20.0  # belief about the repeated share before any rewrite, and its weight
 
 
