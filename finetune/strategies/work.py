@@ -13,8 +13,8 @@ from rramsim.protocol import LayerInfo
 
 __all__ = ["Work"]
 
-# exponent on the teacher's sensitivities: they hold if nothing behind corrects an error, but the layers behind
-# are tuned to do so; on validation chips 1/2 did a little better than 1
+# exponent on the teacher's sensitivities: they hold if nothing behind corrects an error, but later layers are
+# tuned to do so; on validation chips 1/2 did a little better than 1
 TEMPER = 0.5
 
 
