@@ -20,6 +20,7 @@ from typing import Any
 import numba
 import numpy as np
 
+from benchmarks.machine import machine
 from rramsim.cell import CellArray, CellsConfig, DisturbConfig, RangeWarning, load_preset
 from rramsim.celldrive import cell_drive
 from rramsim.solver import cell_voltages
@@ -154,7 +155,7 @@ def main() -> None:
         for name, value in rows[0].items():
             print(f"{name:28s} {value:.6g}")
     if options.json:
-        options.json.write_text(json.dumps(rows, indent=1))
+        options.json.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1))
 
 
 if __name__ == "__main__":

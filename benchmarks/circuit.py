@@ -10,11 +10,8 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import os
-import platform
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -23,6 +20,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from benchmarks.machine import machine, machine_line
 
 Array = NDArray[Any]
 
@@ -306,7 +305,7 @@ def main() -> None:
 
     logging.disable(logging.INFO)  # badcrossbar reports its progress
 
-    print(f"{platform.processor() or platform.machine()}, Python {platform.python_version()}, one thread")
+    print(f"{machine_line()}; one thread")
     table = Table()
     with threadpool_limits(1):
         for size in args.sizes:
@@ -317,8 +316,9 @@ def main() -> None:
                 voltages(table, size, middle, args)
                 nonlinear(table, size, middle, args)
     if args.json:
-        machine = {"processor": platform.processor(), "python": sys.version, "cpus": os.cpu_count()}
-        args.json.write_text(json.dumps({"machine": machine, "rows": table.rows}, indent=1), encoding="utf-8")
+        args.json.write_text(
+            json.dumps({"machine": machine(), "rows": table.rows}, indent=1), encoding="utf-8"
+        )
 
 
 if __name__ == "__main__":

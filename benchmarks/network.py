@@ -15,7 +15,6 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUM
 
 import argparse
 import json
-import platform
 import resource
 import tempfile
 import time
@@ -25,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.machine import machine, machine_line
 from rramsim.cell import CellsConfig, DisturbConfig, ReadNoiseConfig
 from rramsim.chip import ChipConfig, SimulatedChip
 from rramsim.deployment import Deployment, layer_shapes
@@ -152,6 +152,17 @@ def measure(name: str, network: Network, batch: int, repeats: int) -> list[dict[
     ]
 
 
+def summary(rows: list[dict[str, Any]]) -> str:
+    """Slow-downs as a Markdown table, networks side by side."""
+    names = list(dict.fromkeys(row["network"] for row in rows))
+    lines = ["| slow-down against the fastest float32 path | " + " | ".join(names) + " |"]
+    lines.append("|---" * (len(names) + 1) + "|")
+    for what in dict.fromkeys(row["what"] for row in rows):
+        found = {row["network"]: f"{row['slow_down']:.2f}" for row in rows if row["what"] == what}
+        lines.append(f"| {what} | " + " | ".join(found.get(name, "-") for name in names) + " |")
+    return "\n".join(lines)
+
+
 def scale() -> list[dict[str, Any]]:
     """Large networks on wired tiles: time to program and solve, one image, and peak memory."""
     rows = []
@@ -201,7 +212,7 @@ def main() -> None:
         rows = scale()
     else:
         rows = []
-        print(f"{platform.processor() or platform.machine()}, one thread")
+        print(f"{machine_line()}; one thread")
         print(f"{'network':9} {'what':52} {'us/image':>10} {'slow-down':>9}")
         for name, (network, batch) in networks().items():
             for row in measure(name, network, batch, arguments.repeats):
@@ -210,8 +221,9 @@ def main() -> None:
                     f"{name:9} {row['what']:52} {row['us_per_image']:10.1f} {row['slow_down']:8.2f}x",
                     flush=True,
                 )
+        print(summary(rows))
     if arguments.json:
-        arguments.json.write_text(json.dumps(rows, indent=1))
+        arguments.json.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1))
 
 
 if __name__ == "__main__":
