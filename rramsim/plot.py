@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from rramsim.archive import Archive
 from rramsim.checks import InputError, nearest_name
+from rramsim.statistics import compare
 
 __all__ = ["FIGURES", "accuracy_figure", "confusion_figure", "draw_figures", "layers_figure", "levels_figure",
-           "recovery_figure"]  # fmt: skip
+           "methods_figure", "recovery_figure"]  # fmt: skip
 
 # Okabe and Ito's colours, which the colour-blind can tell apart
 COLORS = ("#777777", "#E69F00", "#0072B2", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000")
@@ -258,6 +259,67 @@ def history_figure(archive: Archive, path: str | Path | None = None) -> Any:
     return _finish(figure, path)
 
 
+def methods_figure(archive: Archive, path: str | Path | None = None) -> Any:
+    """All methods in one: gap to the digital network with its 95 % interval, and the recovery over steps.
+
+    Methods are numbered by their gap; a line on the right ends at its method's number.
+    """
+    _need_trials(archive)
+    from matplotlib import colormaps
+
+    stages = [stage for stage in archive.stages if " reads" not in stage]
+    teacher = np.full(archive.n_trials, archive.teacher_accuracy * PERCENT)
+    gaps = {stage: compare(teacher, archive.accuracy(stage) * PERCENT) for stage in stages}
+    stages.sort(key=lambda stage: gaps[stage].mean)
+    colors = colormaps["viridis"](np.linspace(0.0, 0.9, len(stages)))
+    n_images = int(archive.attributes["n_checkpoint_images"])
+    figure, axes = _figure(13.0 if n_images else 7.0, 1.8 + 0.27 * len(stages), 1, 2 if n_images else 1)
+    left = axes[0, 0]
+    for rank, stage in enumerate(stages):
+        gap = gaps[stage]
+        left.plot([gap.low, gap.high], [rank, rank], color=colors[rank], linewidth=2)
+        left.plot(gap.mean, rank, "o", color=colors[rank], markersize=5)
+    left.set_yticks(range(len(stages)), [f"{stage}  {rank + 1}" for rank, stage in enumerate(stages)],
+                    fontsize=7.5)  # fmt: skip
+    left.invert_yaxis()
+    left.set_xscale("symlog", linthresh=0.1)
+    left.grid(axis="x", linewidth=0.4)
+    left.set_xlabel("gap to the digital network (points)")
+    left.set_title(f"mean of {archive.n_trials} chips and 95 % interval", fontsize=10)
+    if n_images:
+        _draw_paths(archive, axes[0, 1], stages, colors)
+        axes[0, 1].set_title(f"recovery over steps, first {n_images:,} test images", fontsize=10)
+    return _finish(figure, path)
+
+
+def _draw_paths(archive: Archive, axis: Any, stages: list[str], colors: Any) -> None:
+    """Median accuracy over chips at each checkpoint of every stage, numbered in the order given."""
+    for rank, stage in enumerate(stages):
+        steps = _median_path(archive, archive.stages.index(stage))
+        if steps is None:
+            continue
+        axis.plot(*steps, "-", color=colors[rank], linewidth=1.1, marker=".", markersize=3)
+        axis.annotate(str(rank + 1), (steps[0][-1], steps[1][-1]), xytext=(3, 0), fontsize=7,
+                      textcoords="offset points", va="center", color=colors[rank])  # fmt: skip
+    axis.axhline(archive.teacher_accuracy * PERCENT, color="black", linestyle="--", linewidth=1)
+    axis.set_xscale("symlog", linthresh=1e4)
+    axis.set_xlabel("input vectors read by the tuning so far")
+    axis.set_ylabel("accuracy at checkpoints, median over chips (%)")
+
+
+def _median_path(archive: Archive, stage: int) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+    """Median vectors and accuracy (%) at each checkpoint of a stage, over chips; None without any."""
+    vectors, accuracy = [], []
+    for trial in range(archive.n_trials):
+        mine = archive["checkpoint/stage"][trial] == stage
+        vectors.append(archive["checkpoint/vectors"][trial, mine].astype(np.float64))
+        accuracy.append(archive["checkpoint/accuracy"][trial, mine] * PERCENT)
+    n = min(map(len, vectors))
+    if n == 0:
+        return None
+    return np.median([v[:n] for v in vectors], axis=0), np.median([a[:n] for a in accuracy], axis=0)
+
+
 FIGURES: dict[str, Callable[..., Any]] = {
     "accuracy": accuracy_figure,
     "recovery": recovery_figure,
@@ -265,6 +327,7 @@ FIGURES: dict[str, Callable[..., Any]] = {
     "confusion": confusion_figure,
     "layers": layers_figure,
     "history": history_figure,
+    "methods": methods_figure,
 }
 
 

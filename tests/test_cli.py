@@ -122,7 +122,7 @@ def test_run_and_report(quick_archive: Archive, tmp_path: Path) -> None:
         assert f"{accuracy.mean():.2f} ± {accuracy.std(ddof=1):.2f}" in result.output
         assert "accuracy.png" in result.output
     assert f"archive: {path}" in call("run", QUICK, "--out", path, "--no-figures").output
-    assert len(list((tmp_path / "quick").glob("*.png"))) == 6
+    assert len(list((tmp_path / "quick").glob("*.png"))) == 7
 
 
 def test_presets(tmp_path: Path) -> None:
