@@ -1,6 +1,6 @@
 """Accuracy of LeNet-5 under read disturbance with and without maintenance.
 
-    python benchmarks/maintenance.py --json maintenance.json
+    python -m benchmarks.maintenance --json maintenance.json
 
 Three tables. `drift`: five periods of drift towards g_max (mean exponent 0.05 a period, lognormal spread of
 cells), lognormal writes of 0.3, after each period nothing, a recalibration without writes, or a

@@ -1,6 +1,6 @@
 """What zeroth order recovers alone, and what it adds to least squares.
 
-    python benchmarks/zeroth_order.py --json zeroth_order.json
+    python -m benchmarks.zeroth_order --json zeroth_order.json
 
 Table `alone` (LeNet-5, lognormal 0.3): arms that never solve anything in closed form and read every
 loss from the chip. Table `after` (paired, same chips): the default strategy with and without

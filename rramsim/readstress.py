@@ -33,6 +33,7 @@ class ReadStress:
         self._layer = layer
         self._config = config
         self._histogram: NDArray[Any] | None = None  # reads per word line and code that have not acted yet
+        self._n_pending = 0  # vectors in it
         self._pixels: NDArray[np.int64] | None = None  # the same per pixel class of `_geometry`'s maps
         self._geometry: tuple[Any, ...] = ()
         self._drive: dict[str, Any] = {}  # slope and offset, and what they were computed from
@@ -61,6 +62,7 @@ class ReadStress:
             read_kernels.count_codes(data, self._offset, self._counts())
         else:
             self._count_maps(data, geometry)
+        self._n_pending += n_vectors
         if due:
             self.advance()
 
@@ -108,19 +110,23 @@ class ReadStress:
         """Let the reads counted so far act on the cells."""
         self._share_pixels()
         if self._histogram is not None and self._histogram.any():
-            self.act(self._histogram.astype(np.float64))
+            self.act(self._histogram.astype(np.float64), self._n_pending)
             self._histogram[:] = 0
+        self._n_pending = 0
 
     def restart(self) -> None:
         """Act, and forget what codes stand for: the converter's range is about to change."""
         self.advance()
         self._histogram = None
 
-    def act(self, counts: NDArray[np.floating]) -> None:
-        """Stress of `counts` (n_rows, n_codes) reads, present cell voltages for all of them."""
+    def act(self, counts: NDArray[np.floating], n_vectors: float) -> None:
+        """Stress of `counts` (n_rows, n_codes) reads of `n_vectors` vectors, present cells for all of them.
+
+        Silent reads need not be among the counts: they do no harm.
+        """
         layer = self._layer
         steps = np.arange(counts.shape[1]) - self._offset
-        n_reads = counts.sum(axis=1).max() * len(layer.passes)
+        n_reads = n_vectors * len(layer.passes)
         if layer.converters.input_mode == "bit_serial":
             ones = np.array([abs(int(step)).bit_count() for step in steps])
             pulses = counts * ones  # a set bit is one pulse of full voltage
@@ -184,24 +190,26 @@ class ReadStress:
             counts[:, -1] = 1
         else:
             read_kernels.count_codes(codes, self._offset, counts)
-        self.act(counts * (n_reads / (1 if codes is None else len(codes))))
+        self.act(counts * (n_reads / (1 if codes is None else len(codes))), n_reads)
 
     # -- state --------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
         """Pending reads and the cells' drive."""
         self._share_pixels()
-        parts = {"drive": self._drive, "window": self._window}
-        state = {
-            part: {name: np.array(value) for name, value in held.items()} for part, held in parts.items()
+        return {
+            "histogram": None if self._histogram is None else self._histogram.copy(),
+            "n_pending": self._n_pending,
+            "drive": {name: np.array(value) for name, value in self._drive.items()},
+            "window": {name: np.array(value) for name, value in self._window.items()},
         }
-        return state | {"histogram": None if self._histogram is None else self._histogram.copy()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from `state_dict`."""
         histogram = state["histogram"]
         self._histogram = None if histogram is None else np.array(histogram)
         self._pixels, self._geometry = None, ()
+        self._n_pending = int(state["n_pending"])
         self._drive = {name: np.array(value) for name, value in state["drive"].items()}
         for value in self._drive.values():
             value.setflags(write=False)

@@ -18,7 +18,7 @@ from numba.extending import intrinsic
 from rramsim.kernels import nodal_plain
 
 ir = cgutils.ir
-WIDE = "+avx512f" in get_host_cpu_features()
+WIDE = "+avx512f" in (config.CPU_FEATURES or get_host_cpu_features())
 MR = 8 if WIDE else 4  # rows of a register tile
 NS = 2 if WIDE else 1  # 64-byte vectors across a register tile
 
