@@ -59,6 +59,7 @@ def main() -> None:
 @click.option("--workers", type=int, default=None, help="Processes of one thread each [default: all cores].")
 @click.option("--fresh", is_flag=True, help="Replace the archive instead of continuing it.")
 @click.option("--no-figures", is_flag=True, help="Draw nothing.")
+@click.option("--dry-run", is_flag=True, help="Predict costs of every strategy; run and write nothing.")
 def run(
     config: Path | None,
     seed: int | None,
@@ -67,6 +68,7 @@ def run(
     workers: int | None,
     fresh: bool,
     no_figures: bool,
+    dry_run: bool,
 ) -> None:
     """Run an experiment from a TOML file (without one: the reference conditions), or continue it."""
     from finetune.config import default_experiment, load_experiment
@@ -74,6 +76,9 @@ def run(
 
     settings = default_experiment() if config is None else load_experiment(config)
     settings = settings.replaced(seed=seed, chips=_chips(chips))
+    if dry_run:
+        _print_plan(settings, _cores() if workers is None else workers)
+        return
     out = Path("results") / f"{settings.experiment.name}.h5" if out is None else out
     with _progress(settings) as (notify, on_trial):
         archive = run_experiment(
@@ -341,6 +346,39 @@ def _progress(settings: Any) -> Iterator[tuple[Any, Any]]:
             bars.console.print(line(chip, accuracy), highlight=False)
 
         yield notify, on_trial
+
+
+def _print_plan(settings: Any, workers: int) -> None:
+    """Predicted costs of one chip, strategy by strategy, and a rough time of the whole run."""
+    from rich.table import Table
+
+    from finetune.trial import plan_methods
+
+    rows, n_chips = plan_methods(settings), len(settings.experiment.chip_ids)
+    caption = (
+        "predicted for one chip; times of one thread, within a factor of about three; a strategy that begins "
+        "with another one of the list goes on from there"
+    )
+    table = Table(title=f"{settings.experiment.name}: plan, nothing was run", caption=caption)
+    table.add_column("strategy")
+    for name in ("tier", "vectors", "cell writes", "writes/cell", "tuning (s)", "evaluation (s)"):
+        table.add_column(name, justify="right")
+    tuning = {row["strategy"]: row["tuning_seconds"] for row in rows}
+    seconds = max((row["evaluation_seconds"] for row in rows), default=0.0)  # of plain mapping
+    for row in rows:
+        seconds += row["tuning_seconds"] - tuning.get(row["starts_with"], 0.0) + row["evaluation_seconds"]
+        table.add_row(
+            row["strategy"].replace("[", r"\["),
+            row["tier"],
+            f"{row['vectors']:.3g}",
+            f"{row['cell_writes']:.0f}",
+            f"{row['writes_per_cell']:.2f}",
+            f"{row['tuning_seconds']:.1f}",
+            f"{row['evaluation_seconds']:.1f}",
+        )
+    _console().print(table)
+    busy = max(1, min(workers, n_chips * max(len(rows), 1)))
+    click.echo(f"{n_chips} chips on {busy} workers: about {seconds * n_chips / busy / 60:.1f} min")
 
 
 def _print_table(archive: Any) -> None:

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from finetune.config import ExperimentConfig
 from finetune.objective import distillation
 from finetune.strategies.base import parse
-from finetune.tune import Tuner
+from finetune.strategies.zeroth_order import positions
+from finetune.tune import Tuner, operations_per_vector
 from rramsim.checks import InputError
 from rramsim.chip import SimulatedChip
 from rramsim.datasets import Dataset, Split, load_dataset, load_teacher, teacher_names
@@ -33,6 +34,7 @@ __all__ = [
     "Notify",
     "join_methods",
     "method_groups",
+    "plan_methods",
     "run_methods",
     "shared_starts",
 ]
@@ -40,6 +42,7 @@ __all__ = [
 HISTOGRAM_BINS = 200
 AGEING_IMAGES = 32  # calibration images whose vectors stand for the reads of a lifetime
 EVALUATION_STREAM = 1_000_000  # noise stream of final evaluations, apart from those of checkpoints
+EVALUATION_RATE = 1.5e10  # rough multiply-accumulates per second of one thread, for plans
 COSTS = ("vectors", "array_reads", "conversions", "cell_writes", "pulses", "max_cycles", "seconds", "joules")
 
 Notify = Callable[[int, str, float], None]  # chip, stage, share of the stage that is done
@@ -126,6 +129,45 @@ def shared_starts(methods: Sequence[str]) -> dict[str, str | None]:
         shorter = [other for other in parsed if whole.begins_with(parsed[other])]
         starts[method] = max(shorter, key=lambda other: len(parsed[other].stages), default=None)
     return starts
+
+
+def plan_methods(config: ExperimentConfig) -> list[dict[str, Any]]:
+    """What tuning a chip with each strategy would cost, and a rough time per chip; nothing is run.
+
+    Returns
+    -------
+    list of dict
+        Per strategy `strategy`, `tier`, `vectors`, `cell_writes`, `writes_per_cell`, `tuning_seconds` and
+        `evaluation_seconds`, of one thread; the part shared with `starts_with` is in the numbers.
+    """
+    materials = Materials.load(config)
+    starts = shared_starts(config.methods)
+    rows = []
+    for strategy in config.tuning.strategies:
+        tuner = Tuner(
+            materials.chip(config.experiment.chip_ids[0]),
+            materials.network,
+            materials.network,
+            materials.calibration,
+            strategy=strategy,
+            budget=config.tuning.budget,
+        )
+        plan = tuner.plan()
+        n_images = len(materials.test) * (1 + len(config.lifetime.reads))
+        vectors = sum(positions(tuner.bench, node) for node in materials.network.mapped) * n_images
+        rows.append(
+            {
+                "strategy": strategy,
+                "starts_with": starts[strategy] or "",
+                "tier": tuner.strategy.needed_tier.name,
+                "vectors": plan["vectors"],
+                "cell_writes": plan["cell_writes"],
+                "writes_per_cell": plan["writes_per_cell"],
+                "tuning_seconds": plan["seconds"],
+                "evaluation_seconds": vectors * operations_per_vector(tuner.bench) / EVALUATION_RATE,
+            }
+        )
+    return rows
 
 
 def method_groups(methods: Sequence[str]) -> list[list[str]]:

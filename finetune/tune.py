@@ -17,7 +17,12 @@ from rramsim.deployment import Deployment
 from rramsim.network import Network
 from rramsim.protocol import ChipProtocol, Ledger, Tier
 
-__all__ = ["TuneReport", "Tuner", "tune"]
+__all__ = ["TuneReport", "Tuner", "operations_per_vector", "tune"]
+
+# rough speeds of one thread, for plans
+READ_RATE = 4e9  # multiply-accumulates per second of a simulated chip
+HOST_RATE = 1e10  # of dense algebra at the host
+PER_VECTOR = 1e-6  # [s] to lay a vector out and to convert its outputs
 
 
 @dataclass(kw_only=True)
@@ -39,12 +44,26 @@ class TuneReport:
     seconds: float
     ledger: Ledger
     digital_overhead: dict[str, float]
+    planned: dict[str, float] = field(default_factory=dict)  # what `Tuner.plan` predicted, if it was asked
     history: list[dict[str, Any]] = field(default_factory=list)
     checkpoints: list[Checkpoint] = field(default_factory=list)
 
     def recovery(self) -> list[tuple[str, int, int, Any]]:
         """(label, vectors, cell writes, value) of every checkpoint: the data of a recovery figure."""
         return [(c.label, c.vectors, c.cell_writes, c.value) for c in self.checkpoints]
+
+
+def operations_per_vector(bench: Bench) -> float:
+    """Multiply-accumulates of a vector, averaged over the vectors that one image sends to the chip."""
+    total = n_vectors = 0.0
+    for node in bench.network.mapped:
+        shape = bench.teacher_values(node).shape
+        for layer in bench.deployment.layers_of(node):
+            info = bench.deployment.chip.layers[layer]
+            n_positions = float(np.prod(shape[2:], dtype=np.int64))
+            n_vectors += n_positions
+            total += n_positions * info.n_rows * info.n_cols
+    return total / n_vectors
 
 
 class Tuner:
@@ -83,18 +102,32 @@ class Tuner:
             start_from=start_from,
             shuffle_teacher=shuffle_teacher,
         )
+        self.planned: dict[str, float] = {}
         self._started = False
         self.finished = False
         self.stopped_by = ""
 
     def plan(self) -> dict[str, float]:
-        """Predicted vectors and cell writes, the first programming of a reset chip included."""
+        """Predicted costs, the first programming of a reset chip included; the chip is not touched.
+
+        Returns
+        -------
+        dict
+            `vectors`, `cell_writes`, `writes_per_cell`, and `seconds`, a rough time of the host and a
+            simulated chip on one thread (within a factor of about three).
+        """
         bench = self.bench
         prediction = self.strategy.plan(bench)
         if not bench.was_mapped and not self.strategy.writes_itself:
             levels = [bench.deployment.nearest_levels(layer) for layer in bench.deployment.layers]
             prediction["cell_writes"] += float(sum(int((q != 0).sum()) for q in levels))
         prediction["writes_per_cell"] = prediction["cell_writes"] / bench.budget.n_cells
+        operations = prediction["vectors"] * operations_per_vector(bench)
+        flops = prediction.pop("flops", 0.0)
+        prediction["seconds"] = (
+            operations / READ_RATE + flops / HOST_RATE + prediction["vectors"] * PER_VECTOR
+        )
+        self.planned = dict(prediction)
         return prediction
 
     def _start(self) -> None:
@@ -136,6 +169,7 @@ class Tuner:
             seconds=bench.budget.seconds,
             ledger=bench.budget.ledger,
             digital_overhead=bench.deployment.digital_overhead(),
+            planned=self.planned,
             history=bench.history,
             checkpoints=bench.checkpoints,
         )
@@ -200,6 +234,7 @@ def tune(
     start_from: Deployment | None = None,
     shuffle_teacher: bool = False,
     on_step: Callable[[Tuner], None] | None = None,
+    dry_run: bool = False,
 ) -> TuneReport:
     """Recover a network's accuracy on a non-ideal chip.
 
@@ -227,6 +262,8 @@ def tune(
         Control: targets of other images.
     on_step : callable, optional
         Called with the `Tuner` after each unit of work, for saving its state.
+    dry_run : bool
+        Only predict: the report's `planned` is filled and the chip is not touched.
 
     Returns
     -------
@@ -245,6 +282,9 @@ def tune(
         start_from=start_from,
         shuffle_teacher=shuffle_teacher,
     )
+    if dry_run:
+        tuner.plan()
+        return tuner.report()
     finished = False
     while not finished:
         finished = tuner.step()

@@ -125,6 +125,36 @@ def test_run_and_report(quick_archive: Archive, tmp_path: Path) -> None:
     assert len(list((tmp_path / "quick").glob("*.png"))) == 7
 
 
+def test_dry_run_predicts_and_runs_nothing(tmp_path: Path) -> None:
+    out = tmp_path / "never.h5"
+    strategies = "['lsq.affine', 'default', 'lsq+kd+zo', 'lsq.identify(probe=True)']"
+    config = write(
+        tmp_path / "d.toml",
+        f"[experiment]\ndataset = 'digits'\nnetwork = 'cnn_digits'\nn_calibration = 16\nn_test = 20\n"
+        f"chips = 3\n[tuning]\nstrategies = {strategies}\n",
+    )
+    result = call("run", config, "--dry-run", "--out", out, "--workers", "2")
+    assert result.exit_code == 0, result.output
+    assert not out.exists()
+    for part in ("lsq+kd+zo", "PROBE", "vectors", "writes/cell", "3 chips on 2 workers: about"):
+        assert part in result.output
+    assert_refused(call("run", tmp_path / "absent.toml", "--dry-run"), "absent.toml: cannot be read")
+
+
+def test_unfair_methods_are_starred(tmp_path: Path) -> None:
+    config = write(
+        tmp_path / "p.toml",
+        "[experiment]\ndataset = 'digits'\nnetwork = 'cnn_digits'\nn_calibration = 16\nn_test = 20\n"
+        "chips = 1\n[tuning]\nstrategies = ['lsq.identify(probe=True)', 'lsq.affine']\n",
+    )
+    result = call("run", config, "--out", tmp_path / "p.h5", "--workers", "1", "--no-figures")
+    assert result.exit_code == 0, result.output
+    assert "lsq.identify(probe=True) *" in result.output
+    assert "lsq.affine *" not in result.output
+    assert "write-verify" in result.output
+    assert "digital" in result.output
+
+
 def test_presets(tmp_path: Path) -> None:
     listed = call("presets")
     assert listed.exit_code == 0

@@ -43,6 +43,13 @@ class Adapter(LayerStep):
         self.ridge = ridge
         self.weights = check_weights(self.name, weights)
 
+    def plan_layer(self, bench: Bench, layer: str, n_vectors: int) -> dict[str, float]:
+        """No read of its own; second moments and a singular value decomposition at the host."""
+        info = bench.deployment.chip.layers[layer]
+        n, k, m = min(MAX_VECTORS, n_vectors), info.n_rows, info.n_cols
+        flops = 2.0 * n * k * (k + 2 * m) + 2.0 * k**3 + 10.0 * k * m * min(k, m)
+        return {"vectors": 0.0, "cell_writes": 0.0, "flops": flops}
+
     def tune_layer(self, bench: Bench, work: Work) -> None:
         """Fit on the residual after gain and offset."""
         host = work.host

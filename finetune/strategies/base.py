@@ -61,7 +61,7 @@ class Strategy:
         """Raise `InputError` for a kind of chip this cannot tune; called before any read or write."""
 
     def plan(self, bench: Bench) -> dict[str, float]:
-        """Predicted `vectors` and `cell_writes`; asks the chip nothing."""
+        """Predicted `vectors`, `cell_writes` and, where they count, the host's `flops`."""
         raise TypeError(f"{type(self).__name__} must define plan()")
 
     def start(self, bench: Bench) -> None:
@@ -90,7 +90,7 @@ class LayerStep:
         """Raise `InputError` for a kind of chip this cannot tune; called before any read or write."""
 
     def plan_layer(self, bench: Bench, layer: str, n_vectors: int) -> dict[str, float]:
-        """Predicted `vectors` and `cell_writes` for one layer, the pass's own full read not counted."""
+        """Predicted costs of one layer, as of `Strategy.plan`; the pass's own full read is not counted."""
         return {"vectors": 0.0, "cell_writes": 0.0}
 
     def tune_layer(self, bench: Bench, work: Work) -> None:
@@ -129,10 +129,14 @@ class LayerPass(Strategy):
             shape = bench.teacher_values(node).shape
             n_vectors = int(np.prod(shape)) // shape[1]
             for layer in bench.deployment.layers_of(node):
-                total["vectors"] += n_vectors
-                for step in self.steps:
-                    for key, value in step.plan_layer(bench, layer, n_vectors).items():
-                        total[key] += value
+                plans = [step.plan_layer(bench, layer, n_vectors) for step in self.steps]
+                writes = [plan.get("cell_writes", 0.0) > 0.0 for plan in plans]
+                # outputs are read in full once, and again where cells are written after a digital step
+                again = sum(not before and now for before, now in itertools.pairwise(writes))
+                total["vectors"] += n_vectors * (1 + again)
+                for plan in plans:
+                    for key, value in plan.items():
+                        total[key] = total.get(key, 0.0) + value
         return total
 
     def start(self, bench: Bench) -> None:

@@ -14,7 +14,7 @@ from finetune.strategies.samples import Probes, Reading, Samples, probe_count, s
 from finetune.strategies.work import Work
 from rramsim.checks import InputError
 from rramsim.mapping import reference_level
-from rramsim.protocol import Datasheet, Tier
+from rramsim.protocol import Datasheet, LayerInfo, Tier
 
 __all__ = [
     "Estimate",
@@ -23,6 +23,7 @@ __all__ = [
     "cell_factors",
     "cell_unit",
     "identify",
+    "identify_flops",
     "noise_variance",
     "observe_spread",
     "weight_variance",
@@ -165,6 +166,12 @@ class Estimate:
         return 1.0 - self.variance / np.maximum(self.prior_variance, 1e-30)
 
 
+def identify_flops(info: LayerInfo, n_samples: int) -> float:
+    """Arithmetic of one reading and `identify`: products with the samples, an inverse per column and tile."""
+    inverses = 2.0 * info.n_cols * sum((b - a) ** 3 for a, b in info.row_tiles)
+    return inverses + 8.0 * n_samples * info.n_rows * info.n_cols
+
+
 def identify(
     samples: Samples | Probes,
     reading: Reading,
@@ -285,7 +292,8 @@ class Identify(LayerStep):
         info = bench.deployment.chip.layers[layer]
         n_probes = self.probe * probe_count(info.n_rows)
         n_read = sample_count(info.n_rows, n_vectors) + 2 * NOISE_VECTORS + n_probes
-        return {"vectors": float(n_read), "cell_writes": 0.0}
+        n_samples = sample_count(info.n_rows, n_vectors)
+        return {"vectors": float(n_read), "cell_writes": 0.0, "flops": identify_flops(info, n_samples)}
 
     def tune_layer(self, bench: Bench, work: Work) -> None:
         """One identification of the present state."""

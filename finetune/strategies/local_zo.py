@@ -267,9 +267,9 @@ class LocalLevels(LayerStep):
         self.trials, self.span, self.vectors, self.floor = trials, span, vectors, floor
 
     def plan_layer(self, bench: Bench, layer: str, n_vectors: int) -> dict[str, float]:
-        """Predicted costs, every second trial being written back."""
+        """Predicted costs: cells of every second trial are written back, some in every trial."""
         writes = 1.5 * self.trials * bench.deployment.layers[layer].gain.size
-        return {"vectors": (1.0 + 1.5 * self.trials) * min(self.vectors, n_vectors), "cell_writes": writes}
+        return {"vectors": (1.0 + 2.0 * self.trials) * min(self.vectors, n_vectors), "cell_writes": writes}
 
     def tune_layer(self, bench: Bench, work: Work) -> None:
         """Tune the layer that `work` is about."""

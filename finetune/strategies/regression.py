@@ -87,11 +87,11 @@ class ClosedLoop(LayerStep):
         check_rounding(chip)
 
     def plan_layer(self, bench: Bench, layer: str, n_vectors: int) -> dict[str, float]:
-        """A read a round; about half of the programmed cells change level each time."""
+        """A read a round; most of the programmed cells change level each time."""
         n_samples = sample_count(bench.deployment.chip.layers[layer].n_rows, n_vectors)
         return {
             "vectors": self.rounds * n_samples,
-            "cell_writes": 0.5 * self.rounds * first_writes(bench, layer),
+            "cell_writes": 0.8 * self.rounds * first_writes(bench, layer),
         }
 
     def tune_layer(self, bench: Bench, work: Work) -> None:

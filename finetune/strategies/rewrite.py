@@ -18,6 +18,7 @@ from finetune.strategies.identify import (
     cell_unit,
     conductances,
     identify,
+    identify_flops,
     learn,
 )
 from finetune.strategies.samples import Probes, Reading, Samples, probe_count, sample_count, take_samples
@@ -186,10 +187,14 @@ class Rewrite(LayerStep):
     def plan_layer(self, bench: Bench, layer: str, n_vectors: int) -> dict[str, float]:
         """A read of the samples in each pass; writes up to the limit."""
         info = bench.deployment.chip.layers[layer]
-        n_each = sample_count(info.n_rows, n_vectors) + self.probe * probe_count(info.n_rows)
+        n_samples, n_passes = sample_count(info.n_rows, n_vectors), self.passes + ACCEPT_PASSES * self.accept
+        n_each = n_samples + self.probe * probe_count(info.n_rows)
+        gram = 2.0 * n_samples * info.n_rows**2
+        moves = 8.0 * self.rewrites * info.n_cells * info.n_rows * info.cells_per_weight
         return {
-            "vectors": float((self.passes + ACCEPT_PASSES * self.accept) * n_each + 2 * NOISE_VECTORS),
+            "vectors": float(n_passes * n_each + 2 * NOISE_VECTORS),
             "cell_writes": self.rewrites * info.n_cells,
+            "flops": n_passes * identify_flops(info, n_samples) + gram + moves,
         }
 
     def tune_layer(self, bench: Bench, work: Work) -> None:

@@ -181,10 +181,8 @@ class ZerothOrder(Strategy):
         """Predicted costs."""
         n_images = len(bench.images) if self.n_images == 0 else min(self.n_images, len(bench.images))
         everything = sum(positions(bench, node) for node in bench.network.mapped)
-        if not (self.method == "gauss_newton" and self.cached):
-            per_round = {"spsa": 2 * self.n_directions, "coordinate": 2 * self.n_directions, "line": 3}
-            points = self.steps * per_round.get(self.method, 6)
-            return {"vectors": float(n_images * everything * points), "cell_writes": 0.0}
+        if self.method != "gauss_newton" or not self.cached:
+            return {"vectors": float(n_images * self._scalar_reads(bench, everything)), "cell_writes": 0.0}
         vectors = everything
         for layer in self._layers(bench):
             host = bench.deployment.layers[layer]
@@ -192,6 +190,24 @@ class ZerothOrder(Strategy):
             n_entries += 0 if host.up is None or "adapter" not in self.kinds else len(host.up)
             vectors += 2 * self.steps * n_entries * host.gain.size * vectors_behind(bench, host.node)
         return {"vectors": float(n_images * vectors), "cell_writes": 0.0}
+
+    def _scalar_reads(self, bench: Bench, everything: int) -> int:
+        """Vectors per image of all rounds of a scalar method; of gauss_newton without caches."""
+        layers = self._layers(bench)
+        n_entries = sum(bench.deployment.layers[layer].gain.size for layer in layers) * len(self.kinds)
+        points = {
+            "spsa": 2 * self.n_directions,
+            "coordinate": 2 * self.n_directions,
+            "line": 3,
+            "variance_reduced": 6,
+            "evolution": 4 + int(3 * np.log(max(n_entries, 1))),  # as `cmaes` has it
+            "gauss_newton": 2 * n_entries + 1,
+        }[self.method]
+        if not self.cached:
+            return self.steps * points * everything
+        nodes = {bench.deployment.layers[layer].node for layer in layers}
+        behind = max((vectors_behind(bench, node) for node in nodes), default=0)
+        return everything + self.steps * (points + 1) * behind  # and one for the move
 
     # -- running --------------------------------------------------------------------------------
 

@@ -102,10 +102,48 @@ def test_negative_limit_is_refused():
 
 def test_plan_is_near_the_truth_and_costs_nothing(net, calibration, full):
     chip = small.chip(net)
-    plan = Tuner(chip, net, net, calibration).plan()
+    before = chip.state_dict()
+    dry = tune(chip, net, net, calibration, dry_run=True)
+    same(before, chip.state_dict())
     assert chip.ledger.total.vectors == chip.ledger.total.cell_writes == 0
+    assert not dry.finished
+    assert dry.vectors == dry.cell_writes == 0
+    plan = dry.planned
     assert full.vectors <= plan["vectors"] <= 1.5 * full.vectors
     assert plan["cell_writes"] == pytest.approx(full.cell_writes, rel=0.25)
+    assert plan["writes_per_cell"] == pytest.approx(full.writes_per_cell, rel=0.25)
+    assert 0.0 < plan["seconds"] < 10.0
+
+
+# a run uses at most 1.05 times the planned vectors and 1.3 times the writes, and at least these shares
+PLANNED = {
+    "lsq.affine + adapter(rank=2)": (0.99, 1.0),
+    "sparse(fraction=0.1)": (0.9, 1.0),
+    "lsq.identify(probe=True)": (0.9, 1.0),
+    "lsq.rewrite(accept=True, probe=True)": (0.7, 0.7),
+    "lsq.sequential + lsq.rewrite + lsq.affine": (0.7, 0.7),
+    "lsq.open_loop + lsq.affine": (0.99, 0.7),
+    "lsq.closed_loop + lsq.affine": (0.7, 0.7),
+    "lsq.affine + zo.levels(trials=5)": (0.7, 0.7),
+    "lsq+kd+zo": (0.5, 0.7),
+    "lsq.affine + zo(method='spsa', steps=5)": (0.3, 1.0),
+    "lsq.affine + zo(method='evolution', steps=5)": (0.3, 1.0),
+    "zo(method='line', cached=False, steps=3)": (0.9, 1.0),
+    "maintain + lsq.affine": (0.5, 0.3),
+}
+
+
+@pytest.mark.parametrize("strategy", PLANNED)
+def test_plans_bound_what_a_run_uses(net, calibration, strategy):
+    tuner = Tuner(small.chip(net), net, net, calibration, strategy=strategy)
+    plan = tuner.plan()
+    while not tuner.step():
+        pass
+    report = tuner.report()
+    vectors, writes = PLANNED[strategy]
+    assert report.planned == plan
+    assert vectors * plan["vectors"] <= report.vectors <= 1.05 * plan["vectors"]
+    assert writes * plan["cell_writes"] <= report.cell_writes <= 1.3 * plan["cell_writes"]
 
 
 # -- resuming ---------------------------------------------------------------------------------
