@@ -96,8 +96,9 @@ def compare(path: Path, input_shape: tuple[int, ...] | None) -> dict[str, Any]:
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     network = Network.from_onnx(path, input_shape=input_shape)
-    x = random_inputs(network, int(network.metadata.get("batch", 2)))
-    want = session.run(None, {session.get_inputs()[0].name: x})[0]
+    source = session.get_inputs()[0]
+    x = random_inputs(network, source.shape[0] if isinstance(source.shape[0], int) else 2)
+    want = session.run(None, {source.name: x})[0]
     got = network.run(x)
     return {
         "weights": network.n_weights,

@@ -12,23 +12,12 @@ from numpy.typing import NDArray
 
 from rramsim.checks import InputError, nearest_name
 from rramsim.network.operators import MAPPED, OPERATORS, required_parameters
+from rramsim.network.shaping import VIEWS
 
-__all__ = ["Network", "Node"]
+__all__ = ["Network", "Node", "execute"]
 
 PASS_NUMBERS = 1 << 20  # of the largest tensor in one pass: activations stay near the processor
 PASS_IMAGES = 1024  # at most, in one pass
-VIEWS = (
-    "Identity",
-    "Dropout",
-    "Flatten",
-    "Reshape",
-    "Squeeze",
-    "Unsqueeze",
-    "Transpose",
-    "Slice",
-    "Constant",
-    "Expand",
-)
 
 
 @dataclass(frozen=True)
@@ -116,9 +105,10 @@ class Network:
 
     def _probe(self) -> None:
         """Run one zero input, so that shapes that do not fit are found here and not later."""
-        values: dict[str, NDArray[Any]] = {"input": np.zeros((1, *self.input_shape), dtype=self.input_dtype)}
+        n = int(self.metadata.get("batch", 1))
+        values: dict[str, NDArray[Any]] = {"input": np.zeros((n, *self.input_shape), dtype=self.input_dtype)}
         self.evaluate(values, self.output, keep="all")
-        largest = max(value.size for value in values.values())
+        largest = max(1, *(value.size // n for value in values.values()))
         # fixed by the network, so that bits do not depend on how a caller batches; some ONNX files fix it
         self.batch = int(self.metadata.get("batch", np.clip(PASS_NUMBERS // largest, 1, PASS_IMAGES)))
 
@@ -163,11 +153,16 @@ class Network:
         if images.shape[1:] != self.input_shape:
             raise InputError(f"inputs must have shape (n, {self.input_shape}), got {images.shape}")
         images = images.astype(self.input_dtype, copy=False)
+        n_missing = -len(images) % self.batch if "batch" in self.metadata else 0
+        if n_missing:  # the network takes whole batches only
+            images = np.concatenate([images, np.repeat(images[-1:], n_missing, axis=0)])
         parts = [
             self.evaluate({"input": images[i : i + self.batch]}, self.output)
             for i in range(0, len(images), self.batch)
         ]
-        return np.concatenate(parts)
+        if n_missing:
+            parts[-1] = parts[-1][: len(parts[-1]) - n_missing]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def evaluate(
         self,
@@ -191,6 +186,8 @@ class Network:
         """
         if target in values:
             return values[target]
+        if "input" in values:  # token numbers may come as floats
+            values["input"] = values["input"].astype(self.input_dtype, copy=False)
         needed = self._needed(values, target)
         kept = set(self._by_name) if keep == "all" else {*keep, target}
         on_chip = set(self.mapped) if mapped is not None else set()
@@ -207,7 +204,7 @@ class Network:
             if mapped is not None and node.name in on_chip:
                 result = mapped(node, xs[0])
             else:
-                result = _execute(node, xs, self._may_reuse(node, memo, readers, kept))
+                result = execute(node, xs, self._may_reuse(node, memo, readers, kept))
             for source in node.inputs:
                 if source in readers:
                     readers[source] -= 1
@@ -288,8 +285,8 @@ class Network:
 
     @classmethod
     def from_torch(cls, module: Any, example: Any, *, fold_batch_norm: bool = False) -> Network:
-        """Convert a torch module; see `rramsim.network.onnx_import.from_torch`."""
-        from rramsim.network.onnx_import import from_torch
+        """Convert a torch module; see `rramsim.network.torch_import.from_torch`."""
+        from rramsim.network.torch_import import from_torch
 
         return from_torch(module, example, fold_batch_norm=fold_batch_norm)
 
@@ -321,9 +318,11 @@ def _checked(node: Node) -> Node:
     return replace(node, inputs=tuple(node.inputs), parameters=parameters)
 
 
-def _execute(node: Node, xs: list[NDArray[Any]], reuse: bool) -> NDArray[Any]:
+def execute(node: Node, xs: list[NDArray[Any]], reuse: bool = False) -> NDArray[Any]:
+    """Output of one node in the digital network; `InputError` names it where its inputs do not fit."""
     try:
-        return OPERATORS[node.op](node, xs, reuse)
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # ONNX: what IEEE 754 gives
+            return OPERATORS[node.op](node, xs, reuse)
     except InputError:
         raise
     except (ValueError, IndexError, TypeError, KeyError) as error:

@@ -8,6 +8,7 @@ node's parameters, other constants become Constant nodes.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rramsim.checks import InputError
-from rramsim.network.graph import Network, Node
+from rramsim.network.graph import Network, Node, execute
 from rramsim.network.operators import OPERATORS
 
-__all__ = ["from_onnx", "from_torch"]
+__all__ = ["from_onnx", "onnx_package"]
 
+ARITHMETIC = ("Add", "And", "Div", "Equal", "Greater", "Less", "Mul", "Or", "Pow", "Sub", "Xor")
 # operators whose constant inputs are parameters here, or whose meaning depends on the opset
-NOT_FOLDED = ("BatchNormalization", "Clip", "Conv", "Gemm", "Softmax")
+NOT_FOLDED = ("BatchNormalization", "Clip", "Conv", "Gemm", "LogSoftmax", "Softmax")
 
 
-def _onnx() -> Any:
+def onnx_package() -> Any:
+    """The module `onnx`, or the command that installs it."""
     try:
         import onnx
     except ImportError:
@@ -51,53 +54,19 @@ def from_onnx(
         No readable model, more than one input, an open input shape, or unsupported operators
         (all of them, with the names of their nodes).
     """
-    onnx = _onnx()
+    onnx = onnx_package()
     if not Path(path).is_file():
         raise InputError(f"{path}: no such file")
     try:
         model = onnx.load(str(path))
     except Exception as error:  # protobuf raises its own types
         raise InputError(f"{path}: not a readable ONNX model ({type(error).__name__})") from None
+    if model.functions:
+        import onnx.inliner
+
+        model = onnx.inliner.inline_local_functions(model)
     network = _Reader(onnx, model, str(path), input_shape).network()
     return network.fold_batch_norm() if fold_batch_norm else network
-
-
-def from_torch(module: Any, example: Any, *, fold_batch_norm: bool = False) -> Network:
-    """Convert a torch module in evaluation mode through ONNX.
-
-    Parameters
-    ----------
-    example : torch.Tensor
-        One batch of inputs, shape (n, ...).
-
-    The module itself keeps its mode.
-    """
-    import tempfile
-    import warnings
-
-    _onnx()
-    try:
-        import torch
-    except ImportError:
-        raise InputError("converting a torch module needs torch: pip install 'rramsim[train]'") from None
-    modes = {part: part.training for part in module.modules()}
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # torch's, of its own exporter
-        path = Path(folder) / "module.onnx"
-        try:
-            torch.onnx.export(
-                module.eval(),
-                (example,),
-                str(path),
-                dynamo=False,
-                input_names=["input"],
-                dynamic_axes={"input": {0: "batch"}},
-                do_constant_folding=False,
-            )
-        finally:
-            for part, mode in modes.items():
-                part.training = mode
-        return from_onnx(path, fold_batch_norm=fold_batch_norm, input_shape=tuple(example.shape[1:]))
 
 
 class _Reader:
@@ -114,6 +83,7 @@ class _Reader:
         self.nodes: list[Node] = []
         self.names: dict[str, str] = {}  # ONNX tensor -> our node
         self.unsupported: list[str] = []
+        self.makers = {tensor: node for node in self.graph.node for tensor in node.output}
         inputs = [entry for entry in self.graph.input if entry.name not in self.constants]
         if len(inputs) != 1:
             raise InputError(
@@ -139,6 +109,9 @@ class _Reader:
         metadata = {"source": Path(self.where).name, "opset": int(self.opset)}
         if self.fixed_batch:
             metadata["batch"] = self.fixed_batch
+        return opened(self._part(output, metadata))
+
+    def _part(self, output: str, metadata: dict[str, Any]) -> Network:
         nodes = self._reachable(output)
         return Network(nodes, self.input_shape, output, self.graph.name or "onnx", metadata, self.input_dtype)
 
@@ -174,19 +147,27 @@ class _Reader:
         label = f"{node.op_type} ({node.name or node.output[0]})"
         attributes = {entry.name: self._attribute(entry) for entry in node.attribute}
         if node.op_type == "Constant":
-            self.constants[node.output[0]] = np.asarray(next(iter(attributes.values())))
+            kind, value = next(iter(attributes.items()))
+            number = {"value_float": np.float32, "value_floats": np.float32}.get(kind)
+            self.constants[node.output[0]] = np.asarray(value, dtype=number)
             return
         if node.op_type == "ConstantOfShape":
             value = np.asarray(attributes.get("value", np.zeros(1, dtype=np.float32)))
             attributes = {"value": value.item(), "dtype": value.dtype.str}
-        if node.op_type == "Split" and self._as_slices(node, attributes):
+        if node.op_type == "Split":
+            self._split_up(node, attributes)
+            return
+        if node.op_type == "If" and self._inline(node, attributes):
             return
         if self._fold(node, attributes):
             return
         handler: Callable[[Any, dict[str, Any]], Node | None] = getattr(
             self, f"_{node.op_type.lower()}", self._plain
         )
-        if node.domain not in ("", "ai.onnx") or (handler == self._plain and node.op_type not in OPERATORS):
+        known = node.op_type in OPERATORS and node.domain in ("", "ai.onnx")
+        # until opset 6 a second operand was aligned by an attribute
+        aligned = self.opset < 7 and "axis" in attributes and node.op_type in ARITHMETIC
+        if not known or aligned:
             self.unsupported.append(label)
             for tensor in node.output:  # go on, so that the error lists every operator
                 self.names[tensor] = "input"
@@ -210,7 +191,44 @@ class _Reader:
         if node.op_type == "Cast":
             attributes = {"to": self.onnx.helper.tensor_dtype_to_np_dtype(attributes["to"])}
         stand_in = Node(node.name, node.op_type, (), attributes, {})
-        self.constants[node.output[0]] = np.asarray(OPERATORS[node.op_type](stand_in, values, False))
+        self.constants[node.output[0]] = np.asarray(execute(stand_in, values))
+        return True
+
+    def _inline(self, node: Any, attributes: dict[str, Any]) -> bool:
+        """Convert the branch of an If that is taken, where constants and shapes decide that."""
+        if not self._of_shapes_alone(node.input[0]):
+            return False
+        if node.input[0] in self.constants:
+            condition = bool(self.constants[node.input[0]])
+        else:
+            try:
+                part = self._part(self._source(node.input[0]), {})
+            except InputError:
+                return False
+            inputs = np.zeros((self.fixed_batch or 2, *self.input_shape), dtype=self.input_dtype)
+            condition = bool(part.evaluate({"input": inputs}, part.output))
+        branch = attributes["then_branch" if condition else "else_branch"]
+        for entry in branch.initializer:
+            self.constants[entry.name] = self.onnx.numpy_helper.to_array(entry)
+        self.makers |= {tensor: inner for inner in branch.node for tensor in inner.output}
+        for inner in branch.node:
+            self._convert(inner)
+        for tensor, made in zip(node.output, branch.output, strict=True):
+            self.names[tensor] = self._source(made.name)
+        return True
+
+    def _of_shapes_alone(self, tensor: str) -> bool:
+        stack, seen = [tensor], set()
+        while stack:
+            name = stack.pop()
+            maker = self.makers.get(name)
+            if not name or name in self.constants or name in seen:
+                continue
+            if maker is None or maker.op_type == "If":
+                return False
+            seen.add(name)
+            if maker.op_type not in ("Shape", "Size"):
+                stack.extend(maker.input)
         return True
 
     def _attribute(self, entry: Any) -> Any:
@@ -219,7 +237,8 @@ class _Reader:
             return value.decode()
         if isinstance(value, self.onnx.TensorProto):
             return self.onnx.numpy_helper.to_array(value)
-        return list(value) if not isinstance(value, int | float | str) else value
+        plain = isinstance(value, int | float | str | self.onnx.GraphProto)
+        return value if plain else list(value)
 
     def _made(
         self, node: Any, op: str, inputs: Sequence[str], attributes: dict[str, Any], **parameters: Any
@@ -239,24 +258,68 @@ class _Reader:
         """Constant input by position; None where it is absent or computed."""
         return self.constants.get(node.input[index]) if index < len(node.input) else None
 
+    def _bias(self, node: Any) -> tuple[NDArray[Any] | None, bool]:
+        """Third input if it is constant, and whether there is one at all."""
+        given = len(node.input) > 2 and bool(node.input[2])
+        return (self._constant(node, 2) if given else None), given
+
     def _conv(self, node: Any, attributes: dict[str, Any]) -> Node | None:
-        weight, bias = self._constant(node, 1), self._constant(node, 2)
-        if weight is None or weight.ndim not in (3, 4) or (len(node.input) > 2 and bias is None):
+        weight = self._constant(node, 1)
+        bias, given = self._bias(node)
+        if weight is None or weight.ndim not in (3, 4) or (given and bias is None):
             return None
         parameters = {"weight": weight} if bias is None else {"weight": weight, "bias": bias}
         return self._made(node, "Conv", node.input[:1], attributes, **parameters)
 
-    def _gemm(self, node: Any, attributes: dict[str, Any]) -> Node | None:
-        weight, bias = self._constant(node, 1), self._constant(node, 2)
-        if weight is None or attributes.get("transA", 0) or (len(node.input) > 2 and bias is None):
+    def _maxpool(self, node: Any, attributes: dict[str, Any]) -> Node | None:
+        if len(attributes["kernel_shape"]) > 2:
             return None
-        if attributes.get("transB", 0):
-            weight = weight.T
-        parameters = {"weight": weight * np.float32(attributes.get("alpha", 1.0))}
-        if bias is not None:
-            shift = np.broadcast_to(bias * np.float32(attributes.get("beta", 1.0)), (1, weight.shape[1]))
-            parameters["bias"] = shift.reshape(-1)
-        return self._made(node, "Gemm", node.input[:1], {}, **parameters)
+        return self._made(node, node.op_type, node.input[:1], attributes)
+
+    _averagepool = _maxpool
+
+    def _gemm(self, node: Any, attributes: dict[str, Any]) -> Node | None:
+        alpha, beta = (np.float32(attributes.get(name, 1.0)) for name in ("alpha", "beta"))
+        weight = self._constant(node, 1)
+        bias, given = self._bias(node)
+        left, right = node.input[:2]
+        if attributes.get("transA", 0):
+            left = self._extra(node, "Transpose", [left])
+        if weight is None:
+            right = self._extra(node, "Transpose", [right]) if attributes.get("transB", 0) else right
+            product = self._made(node, "MatMul", [left, right], {})
+            if alpha != 1:
+                product = self._then(node, product, "Mul", alpha)
+        else:
+            weight = (weight.T if attributes.get("transB", 0) else weight) * alpha
+            parameters = {"weight": weight}
+            if bias is not None and bias.shape in ((), (1,), weight.shape[1:], (1, weight.shape[1])):
+                parameters["bias"] = np.broadcast_to(beta * bias, (1, weight.shape[1])).reshape(-1)
+                given = False
+            product = self._made(node, "Gemm", [left], {}, **parameters)
+        if not given:
+            return product
+        shift = node.input[2]
+        if beta != 1:
+            shift = self._extra(node, "Mul", [shift, self._number(f"{node.output[0]}:beta", beta)])
+        return self._then(node, product, "Add", shift)
+
+    def _number(self, name: str, value: Any) -> str:
+        self.constants[name] = np.asarray(value)
+        return name
+
+    def _extra(self, node: Any, op: str, inputs: Sequence[str]) -> str:
+        """A node before the one being converted; returns the name of its tensor."""
+        tensor = self._free(f"{inputs[0]}:{op}")
+        self.nodes.append(Node(tensor, op, tuple(self._source(name) for name in inputs)))
+        self.names[tensor] = tensor
+        return tensor
+
+    def _then(self, node: Any, first: Node, op: str, other: Any) -> Node:
+        """A node after `first` that takes it and another tensor or number."""
+        self.nodes.append(first)
+        other = other if isinstance(other, str) else self._number(f"{node.output[0]}:{op}", other)
+        return Node(self._free(f"{first.name}:{op}"), op, (first.name, self._source(other)))
 
     def _matmul(self, node: Any, attributes: dict[str, Any]) -> Node | None:
         weight = self._constant(node, 1)
@@ -266,7 +329,8 @@ class _Reader:
 
     def _batchnormalization(self, node: Any, attributes: dict[str, Any]) -> Node | None:
         values = [self._constant(node, index) for index in range(1, 5)]
-        if any(value is None for value in values):
+        per_position = not attributes.get("spatial", 1)  # until opset 8
+        if any(value is None for value in values) or per_position or attributes.get("training_mode", 0):
             return None
         names = ("scale", "bias", "mean", "variance")
         kept = {"epsilon": attributes.get("epsilon", 1e-5)}
@@ -291,26 +355,20 @@ class _Reader:
     def _softmax(self, node: Any, attributes: dict[str, Any]) -> Node | None:
         axis = attributes.get("axis", 1 if self.opset < 13 else -1)
         flatten = self.opset < 13  # then all axes from `axis` on are one
-        return self._made(node, "Softmax", node.input[:1], {"axis": axis, "flatten": int(flatten)})
+        return self._made(node, node.op_type, node.input[:1], {"axis": axis, "flatten": int(flatten)})
+
+    _logsoftmax = _softmax
 
     def _dropout(self, node: Any, attributes: dict[str, Any]) -> Node | None:
         return self._made(node, "Dropout", node.input[:1], {})
 
-    def _as_slices(self, node: Any, attributes: dict[str, Any]) -> bool:
-        """One Slice per output; sizes must be given and constant."""
-        sizes = attributes.get("split", self._constant(node, 1))
-        if sizes is None:
-            return False
-        ends = np.cumsum(np.asarray(sizes, dtype=np.int64))
-        axis = np.array([attributes.get("axis", 0)], dtype=np.int64)
-        for tensor, end, size in zip(node.output, ends, sizes, strict=True):
-            keys = [f"{tensor}:{name}" for name in ("starts", "ends", "axes")]
-            values = [np.array([end - size]), np.array([end]), axis]
-            self.constants |= dict(zip(keys, values, strict=True))
-            sources = tuple(self._source(name) for name in (node.input[0], *keys))
-            self.nodes.append(Node(self._free(tensor), "Slice", sources))
+    def _split_up(self, node: Any, attributes: dict[str, Any]) -> None:
+        """One Split node per output, since a node here has one."""
+        inputs = tuple(self._source(tensor) for tensor in node.input if tensor)
+        for index, tensor in enumerate(node.output):
+            each = {**attributes, "num_outputs": len(node.output), "output": index}
+            self.nodes.append(Node(self._free(tensor), "Split", inputs, each))
             self.names[tensor] = self.nodes[-1].name
-        return True
 
     def _pad(self, node: Any, attributes: dict[str, Any]) -> Node | None:
         inputs = list(node.input)
@@ -336,3 +394,53 @@ class _Reader:
                 self.constants[key] = np.array(attributes[name], dtype=np.int64)
         tensors = [f"{node.output[0]}:{n}" for n in ("starts", "ends", "axes") if n in attributes]
         return self._made(node, "Slice", [node.input[0], *tensors], {})
+
+
+def opened(network: Network) -> Network:
+    """The network for batches of any size where its file fixes one, if that changes no output.
+
+    Shapes and constants that hold the file's batch get that of the input instead; what then gives
+    the same for two batches at once as for each alone is taken, else the network stays as it is.
+    """
+    fixed = network.metadata.get("batch")
+    if fixed is None:
+        return network
+    constants = {node.name: node.parameters["value"] for node in network.nodes if node.op == "Constant"}
+    nodes = [Node("batch:size", "Shape", ("input",), {"start": 0, "end": 1})]
+
+    def with_batch(name: str, rest: NDArray[Any]) -> str:
+        nodes.append(Node(f"{name}:rest", "Constant", (), {}, {"value": np.asarray(rest, dtype=np.int64)}))
+        inputs = ("batch:size", f"{name}:rest")
+        nodes.append(Node(f"{name}:shape", "Concat", inputs, {"axis": 0}))
+        return f"{name}:shape"
+
+    for node in network.nodes:
+        inputs = list(node.inputs)
+        if node.op in ("Reshape", "Expand") and len(inputs) > 1:
+            shape = constants.get(inputs[1])
+            if shape is not None and shape[:1].tolist() == [fixed]:
+                inputs[1] = with_batch(node.name, shape[1:])
+        elif node.op == "Concat":
+            for index, name in enumerate(inputs):
+                value = constants.get(name)
+                if fixed == 1 and value is not None and value.ndim > 1 and len(value) == 1:
+                    shape_name = with_batch(f"{node.name}:{index}", np.array(value.shape[1:]))
+                    inputs[index] = f"{node.name}:{index}"
+                    nodes.append(Node(inputs[index], "Expand", (name, shape_name)))
+        nodes.append(replace(node, inputs=tuple(inputs)))
+    metadata = {key: value for key, value in network.metadata.items() if key != "batch"}
+    if len(nodes) == len(network.nodes) + 1:  # nothing holds the batch
+        nodes = nodes[1:]
+    rng = np.random.default_rng(0)
+    x = rng.uniform(0, 2, (2 * fixed, *network.input_shape)).astype(network.input_dtype)
+    halves = [network.evaluate({"input": part}, network.output) for part in (x[:fixed], x[fixed:])]
+    try:
+        twin = Network(
+            nodes, network.input_shape, network.output, network.name, metadata, network.input_dtype
+        )
+        both = twin.evaluate({"input": x}, twin.output)
+    except InputError:
+        return network
+    want = np.concatenate(halves)
+    same = both.shape == want.shape and np.allclose(both, want, rtol=1e-5, atol=1e-6, equal_nan=True)
+    return twin if same else network

@@ -8,49 +8,25 @@ import pytest
 from benchmarks.onnx_models import MODELS, compare, find
 from rramsim.checks import InputError
 from rramsim.network import Network
+from tests.network.witness import RTOL, TensorProto, build, check, helper, one, onnx
 
-onnx = pytest.importorskip("onnx", reason="the extra 'onnx' is not installed")
-onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
-helper, TensorProto = onnx.helper, onnx.TensorProto
-
-RTOL = 1e-4  # of the largest output
 RNG = np.random.default_rng(7)
-
-
-def build(nodes, shape, constants=None, opset=17, kind=TensorProto.FLOAT):
-    """A model file from ONNX nodes; the last node's output is the model's."""
-    initializers = [onnx.numpy_helper.from_array(value, name) for name, value in (constants or {}).items()]
-    graph = helper.make_graph(
-        nodes,
-        "test",
-        [helper.make_tensor_value_info("x", kind, ["batch", *shape])],
-        [helper.make_tensor_value_info(nodes[-1].output[0], TensorProto.FLOAT, None)],
-        initializers,
-    )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
-
-
-def check(tmp_path, model, x, **options):
-    path = tmp_path / "model.onnx"
-    onnx.save(model, path)
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    want = session.run(None, {"x": x})[0]
-    network = Network.from_onnx(path, **options)
-    got = network.run(x)
-    assert got.shape == want.shape
-    assert np.abs(got - want).max() <= RTOL * np.abs(want).max()
-    return network
 
 
 def f32(*shape):
     return RNG.normal(size=shape).astype(np.float32)
 
 
-def one(op, constants=(), **attributes):
-    return [helper.make_node(op, ["x", *constants], ["y"], name="node", **attributes)]
-
-
 IMAGE = (4, 9, 8)
+UNARY = ("Abs", "Sign", "Sin", "Cos", "Ceil", "Round", "Softplus", "Softsign")
+REDUCTIONS = (
+    "ReduceMin",
+    "ReduceProd",
+    "ReduceL1",
+    "ReduceL2",
+    "ReduceSumSquare",
+    "ReduceLogSumExp",
+)
 CASES = {
     "relu": (one("Relu"), IMAGE, {}),
     "leaky": (one("LeakyRelu", alpha=0.2), IMAGE, {}),
@@ -203,6 +179,148 @@ CASES = {
     "floor": (one("Floor"), IMAGE, {}),
     "identity": (one("Identity"), IMAGE, {}),
     "dropout": (one("Dropout"), IMAGE, {}),
+    **{name: (one(name), IMAGE, {}) for name in UNARY},
+    "leaky_unit": (one("Elu", alpha=0.7), IMAGE, {}),
+    "selu": (one("Selu", alpha=1.5, gamma=1.1), IMAGE, {}),
+    "celu": (one("Celu", alpha=0.5), IMAGE, {}),
+    "thresholded": (one("ThresholdedRelu", alpha=0.3), IMAGE, {}),
+    "prelu": (one("PRelu", ["c"]), IMAGE, {"c": f32(4, 1, 1)}),
+    "log": ([helper.make_node("Abs", ["x"], ["a"]), helper.make_node("Log", ["a"], ["y"])], IMAGE, {}),
+    "log_softmax": (one("LogSoftmax", axis=1), IMAGE, {}),
+    "log_softmax_old": (one("LogSoftmax", axis=1), IMAGE, {}, 11),
+    "fmod": (one("Mod", ["c"], fmod=1), IMAGE, {"c": np.float32(0.4)}),
+    "mean": (one("Mean", ["c", "x"]), IMAGE, {"c": f32(8)}),
+    "flatten_from_behind": (one("Flatten", axis=-1), IMAGE, {}),
+    "flatten_to_row": (one("Flatten", axis=0), IMAGE, {}),
+    "instance_norm": (one("InstanceNormalization", ["s", "b"]), IMAGE, {"s": f32(4), "b": f32(4)}),
+    "group_norm_old": (
+        one("GroupNormalization", ["s", "b"], num_groups=2),
+        IMAGE,
+        {"s": f32(2), "b": f32(2)},
+        18,
+    ),
+    "group_norm": (
+        one("GroupNormalization", ["s", "b"], num_groups=2),
+        IMAGE,
+        {"s": f32(4), "b": f32(4)},
+        21,
+    ),
+    "lp_norm": (one("LpNormalization", axis=1, p=1), IMAGE, {}),
+    "split_evenly": (
+        [
+            helper.make_node("Split", ["x"], ["a", "b"], axis=-1),
+            helper.make_node("Sub", ["a", "b"], ["y"]),
+        ],
+        IMAGE,
+        {},
+        13,
+    ),
+    "split_unevenly": (
+        [
+            helper.make_node("Split", ["x"], ["a", "b"], axis=2, num_outputs=2),
+            helper.make_node("Concat", ["b", "a"], ["y"], axis=2),
+        ],
+        IMAGE,
+        {},
+        18,
+    ),
+    "tile": (one("Tile", ["r"]), IMAGE, {"r": np.array([1, 2, 1, 3])}),
+    "depth_to_space": (one("DepthToSpace", blocksize=2), IMAGE, {}),
+    "depth_to_space_crd": (one("DepthToSpace", blocksize=2, mode="CRD"), IMAGE, {}),
+    "space_to_depth": (one("SpaceToDepth", blocksize=2), (4, 6, 8), {}),
+    "einsum": (one("Einsum", ["w"], equation="b c h w, c d -> b d h w"), IMAGE, {"w": f32(4, 3)}),
+    "gather_nd": (
+        [
+            helper.make_node("Transpose", ["x"], ["t"], perm=[1, 2, 3, 0]),
+            helper.make_node("GatherND", ["t", "i"], ["y"], batch_dims=1),
+        ],
+        IMAGE,
+        {"i": RNG.integers(-8, 8, (4, 3, 2))},
+    ),
+    "gather_elements": (
+        [
+            helper.make_node("Transpose", ["x"], ["t"], perm=[1, 2, 3, 0]),
+            helper.make_node("GatherElements", ["t", "i"], ["y"], axis=1),
+        ],
+        IMAGE,
+        {"i": RNG.integers(-9, 9, (4, 2, 8, 1))},
+    ),
+    "trilu": (one("Trilu", ["k"], upper=0), IMAGE, {"k": np.array(1)}),
+    "arg_max": (one("ArgMax", axis=1, keepdims=0), IMAGE, {}),
+    "arg_min_last": (one("ArgMin", axis=-1, select_last_index=1), IMAGE, {}),
+    "cumulative": (one("CumSum", ["a"], exclusive=1, reverse=1), IMAGE, {"a": np.array(2)}),
+    **{f"{name}_old": (one(name, axes=[-1, 1], keepdims=0), IMAGE, {}, 13) for name in REDUCTIONS},
+    **{name: (one(name, ["a"]), IMAGE, {"a": np.array([-2])}, 18) for name in REDUCTIONS},
+    "reduce_all": (one("ReduceMean", ["a"]), IMAGE, {"a": np.array([], dtype=np.int64)}, 18),
+    "reduce_none": (
+        one("ReduceMean", ["a"], noop_with_empty_axes=1),
+        IMAGE,
+        {"a": np.array([], dtype=np.int64)},
+        18,
+    ),
+    "logic": (
+        [
+            helper.make_node("Greater", ["x", "c"], ["g"]),
+            helper.make_node("LessOrEqual", ["x", "d"], ["l"]),
+            helper.make_node("Or", ["g", "l"], ["o"]),
+            helper.make_node("Not", ["o"], ["n"]),
+            helper.make_node("Xor", ["n", "g"], ["e"]),
+            helper.make_node("And", ["e", "g"], ["a"]),
+            helper.make_node("Where", ["a", "x", "c"], ["y"]),
+        ],
+        IMAGE,
+        {"c": np.float32(0.2), "d": np.float32(-0.3)},
+    ),
+    "range_by_size": (
+        [
+            helper.make_node("Size", ["x"], ["n"]),
+            helper.make_node("Mod", ["n", "m"], ["r"]),
+            helper.make_node("Range", ["r", "top", "m"], ["i"]),
+            helper.make_node("Cast", ["i"], ["y"], to=TensorProto.FLOAT),
+        ],
+        (5,),
+        {"m": np.array(7), "top": np.array(30)},
+    ),
+    "pad_negative": (
+        one("Pad", ["p", "v"]),
+        IMAGE,
+        {"p": np.array([0, -1, 2, -2, 0, 0, -3, 1]), "v": np.float32(0.5)},
+    ),
+    "slice_from_before_the_first": (
+        one("Slice", ["s", "e", "a", "t"]),
+        IMAGE,
+        {"s": np.array([-20]), "e": np.array([-99]), "a": np.array([2]), "t": np.array([-1])},
+    ),
+    "conv_without_bias": (one("Conv", ["w", ""]), IMAGE, {"w": f32(2, 4, 3, 3)}),
+    "gemm_turned": (
+        [
+            helper.make_node("Transpose", ["x"], ["t"]),
+            helper.make_node("Gemm", ["t", "w"], ["y"], transA=1, alpha=2.0),
+        ],
+        (12,),
+        {"w": f32(12, 5)},
+    ),
+    "gemm_matrix_bias": (one("Gemm", ["w", "b"], beta=0.5), (12,), {"w": f32(12, 5), "b": f32(3, 5)}),
+    "gemm_column_bias": (one("Gemm", ["w", "b"]), (12,), {"w": f32(12, 5), "b": f32(3, 1)}),
+    "gemm_number_bias": (one("Gemm", ["w", "b"], beta=2.0), (12,), {"w": f32(12, 5), "b": f32(1)}),
+    "gemm_of_two_variables": (
+        [
+            helper.make_node("Tanh", ["x"], ["h"]),
+            helper.make_node("Gemm", ["x", "h", "x"], ["y"], transA=1, alpha=0.5, beta=0.3),
+        ],
+        (3,),
+        {},
+    ),
+    "constant_numbers": (
+        [
+            helper.make_node("Constant", [], ["c"], value_float=0.7),
+            helper.make_node("Constant", [], ["d"], value_floats=[0.1] * 8),
+            helper.make_node("Mul", ["d", "c"], ["e"]),
+            helper.make_node("Add", ["x", "e"], ["y"]),
+        ],
+        IMAGE,
+        {},
+    ),
     "sqrt_and_reciprocal": (
         [
             helper.make_node("Exp", ["x"], ["e"]),
@@ -226,12 +344,6 @@ def test_operator_agrees_with_onnxruntime(tmp_path, case):
     stored = Network.load(tmp_path / "net.h5").run(x)
     assert stored.dtype == network.run(x).dtype
     np.testing.assert_array_equal(stored, network.run(x))
-
-
-def test_gelu(tmp_path):
-    for approximate in ("none", "tanh"):
-        model = build(one("Gelu", approximate=approximate), IMAGE, opset=20)
-        check(tmp_path, model, f32(2, *IMAGE))
 
 
 def test_old_softmax_runs_over_all_later_axes(tmp_path):
@@ -291,11 +403,11 @@ def test_random_graphs(tmp_path, seed):
 
 def test_every_unsupported_operator_is_named(tmp_path):
     nodes = [
-        helper.make_node("Selu", ["x"], ["a"], name="first"),
-        helper.make_node("Celu", ["a"], ["y"], name="second"),
+        helper.make_node("Hardmax", ["x"], ["a"], name="first"),
+        helper.make_node("Det", ["a"], ["y"], name="second"),
     ]
     onnx.save(build(nodes, IMAGE), tmp_path / "model.onnx")
-    with pytest.raises(InputError, match=r"Selu \(first\); Celu \(second\)"):
+    with pytest.raises(InputError, match=r"Hardmax \(first\); Det \(second\)"):
         Network.from_onnx(tmp_path / "model.onnx")
 
 
@@ -327,40 +439,73 @@ def test_missing_onnx_tells_the_command(tmp_path, monkeypatch):
         Network.from_onnx(tmp_path / "model.onnx")
 
 
-def test_split_without_sizes_is_listed(tmp_path):
-    onnx.save(build([helper.make_node("Split", ["x"], ["y", "z"], name="half")], (4,), opset=13),
-              tmp_path / "model.onnx")  # fmt: skip
-    with pytest.raises(InputError, match=r"unsupported operators: Split \(half\)"):
+def test_gelu_mish_swish_and_root_mean_square_of_late_opsets(tmp_path):
+    check(tmp_path, build(one("Mish"), IMAGE, opset=18), f32(2, *IMAGE))
+    for approximate in ("none", "tanh"):
+        check(tmp_path, build(one("Gelu", approximate=approximate), IMAGE, opset=20), f32(2, *IMAGE))
+    model = build(one("RMSNormalization", ["s"], axis=-1), IMAGE, {"s": f32(8)}, opset=23)
+    check(tmp_path, model, f32(2, *IMAGE))
+
+
+def test_branches_that_shapes_decide_are_taken_at_import(tmp_path):
+    branches = {}
+    for name, op in (("then_branch", "Neg"), ("else_branch", "Abs")):
+        out = helper.make_tensor_value_info(f"{name}:y", TensorProto.FLOAT, None)
+        branches[name] = helper.make_graph([helper.make_node(op, ["x"], [out.name])], name, [], [out])
+    constants = {"one": np.array(1), "size": np.array(4)}
+    nodes = [
+        helper.make_node("Shape", ["x"], ["s"]),
+        helper.make_node("Gather", ["s", "one"], ["n"]),
+        helper.make_node("Equal", ["n", "size"], ["same"]),
+        helper.make_node("If", ["same"], ["b"], name="choice", **branches),
+        helper.make_node("Exp", ["b"], ["y"]),
+    ]
+    network = check(tmp_path, build(nodes, (4, 3), constants), f32(2, 4, 3))
+    assert [node.op for node in network.nodes] == ["Neg", "Exp"]
+    check(tmp_path, build(nodes, (5, 3), constants), f32(2, 5, 3))
+    nodes[0] = helper.make_node("Cast", ["x"], ["s"], to=TensorProto.INT64)
+    onnx.save(build(nodes, (4,), constants), tmp_path / "model.onnx")
+    with pytest.raises(InputError, match=r"unsupported operators: If \(choice\)"):
         Network.from_onnx(tmp_path / "model.onnx")
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, on import
-def test_torch_module(tmp_path):
-    torch = pytest.importorskip("torch", reason="the extra 'train' is not installed")
-    torch.manual_seed(0)
+def test_functions_of_a_model_are_inlined(tmp_path):
+    model = build([helper.make_node("Twice", ["x"], ["y"], domain="own")], (4,))
+    body = [helper.make_node("Add", ["a", "a"], ["b"])]
+    opsets = [helper.make_opsetid("", 17)]
+    model.functions.append(helper.make_function("own", "Twice", ["a"], ["b"], body, opsets))
+    model.opset_import.append(helper.make_opsetid("own", 1))
+    check(tmp_path, model, f32(2, 4))
 
-    class Net(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.conv = torch.nn.Conv2d(3, 8, 3, padding=1)
-            self.norm = torch.nn.BatchNorm2d(8)
-            self.fc = torch.nn.Linear(8 * 9, 5)
 
-        def forward(self, x):
-            a, b = torch.relu(self.norm(self.conv(x))).chunk(2, 1)
-            x = torch.nn.functional.max_pool2d(torch.cat([b, a], 1), 2)
-            return self.fc(x.view(x.shape[0], -1))
+def test_a_fixed_batch_is_opened_where_that_changes_nothing(tmp_path):
+    reshape = [helper.make_node("Reshape", ["x", "s"], ["f"]), helper.make_node("MatMul", ["f", "w"], ["y"])]
+    constants = {"s": np.array([1, -1]), "w": f32(12, 5)}
+    network = check(tmp_path, build(reshape, (3, 4), constants, batch=1), f32(1, 3, 4))
+    assert "batch" not in network.metadata
+    assert network.run(f32(7, 3, 4)).shape == (7, 5)
+    joined = [helper.make_node("Concat", ["x", "c"], ["y"], axis=1)]
+    network = check(tmp_path, build(joined, (3,), {"c": f32(1, 2)}, batch=1), f32(1, 3))
+    assert "batch" not in network.metadata
+    assert network.run(f32(7, 3)).shape == (7, 5)
 
-    module = Net()
-    module.norm.eval()
-    network = Network.from_torch(module, torch.zeros(2, 3, 6, 6))
-    assert module.training  # left as they were
-    assert not module.norm.training
-    x = f32(5, 3, 6, 6)  # another batch than the example's
-    with torch.no_grad():
-        want = module.eval()(torch.from_numpy(x)).numpy()
-    assert np.abs(network.run(x) - want).max() <= RTOL * np.abs(want).max()
-    assert len(network.mapped) == 2
+
+def test_a_fixed_batch_stays_where_images_of_a_batch_act_on_one_another(tmp_path):
+    mixed = [helper.make_node("Reshape", ["x", "s"], ["f"]), helper.make_node("MatMul", ["m", "f"], ["y"])]
+    constants = {"s": np.array([4, 6]), "m": f32(4, 4)}  # a matrix over the images of a batch
+    network = check(tmp_path, build(mixed, (2, 3), constants, batch=4), f32(4, 2, 3))
+    x = f32(5, 2, 3)
+    got = network.run(x)
+    assert network.metadata["batch"] == 4
+    assert got.shape == (5, 6)
+    np.testing.assert_array_equal(got[:4], network.run(x[:4]))
+
+
+def test_aligned_operands_of_old_opsets_are_refused(tmp_path):
+    model = build(one("Add", ["c"], axis=1, broadcast=1), IMAGE, {"c": f32(4)}, opset=6)
+    onnx.save(model, tmp_path / "model.onnx")
+    with pytest.raises(InputError, match=r"unsupported operators: Add \(node\)"):
+        Network.from_onnx(tmp_path / "model.onnx")
 
 
 SMALL = ("magika", "rapidocr_onnxruntime", "squeezenet", "shufflenet", "densenet121")
