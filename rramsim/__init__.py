@@ -25,6 +25,7 @@ _HOME = {
     "crossbar": ["Crossbar"],
     "datasets": ["Dataset", "Split", "data_path", "load_dataset", "load_teacher", "teacher_names"],
     "deployment": ["Deployment", "layer_shapes"],
+    "evaluation": ["evaluate_images"],
     "gate": ["Gate", "TierError"],
     "mapping": ["MappingConfig"],
     "network": ["Network", "Node"],

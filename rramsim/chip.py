@@ -292,15 +292,19 @@ class SimulatedChip:
         """Bring every layer's effective matrices up to date, solving all stale tiles in one batch."""
         refresh_all([item.array for item in self._layers.values()])
 
-    def fork(self, stream: int = 0) -> SimulatedChip:
-        """Copy for evaluation: own ledger, own noise stream, and its reads leave no disturbance."""
+    def fork(self, stream: int = 0, first_vectors: Mapping[str, int] | None = None) -> SimulatedChip:
+        """Copy for evaluation: own ledger, own noise stream, and its reads leave no disturbance.
+
+        `first_vectors` numbers the next vector of each layer, 0 by default: noise is drawn by that
+        number, so copies that share out a set of images draw what one copy would.
+        """
         twin = copy.deepcopy(self)
         twin._stress = {}
         for name, item in twin._layers.items():
             keys = (self.chip, text_key(name), stream)
             item.adc_key = key(self.seed, Cause.EVALUATION, *keys, 0)
             item.read_key = key(self.seed, Cause.EVALUATION, *keys, 1)
-            item.n_read = 0
+            item.n_read = 0 if first_vectors is None else int(first_vectors[name])
             item.costs = LayerCosts(weight_cells=item.info.n_cells)
         return twin
 
