@@ -4,7 +4,7 @@ import numpy as np
 
 from rramsim.cell import CellsConfig, FaultsConfig
 from rramsim.chip import ChipConfig, SimulatedChip
-from rramsim.deployment import layer_shapes
+from rramsim.deployment import Deployment, layer_shapes
 from rramsim.mapping import MappingConfig
 from rramsim.network import Network, Node
 
@@ -56,6 +56,13 @@ def config(kind="differential", sigma=0.3, law="lognormal", stuck=0.0, **more):
 def chip(net, number=0, **changes):
     """A reset chip for a network."""
     return SimulatedChip(config(**changes), layer_shapes(net), seed=5, chip=number)
+
+
+def mapped(net, chip, calibration):
+    """A chip after plain mapping."""
+    deployment = Deployment(net, chip)
+    deployment.map(calibration)
+    return deployment
 
 
 def logit_error(net, deployment, seed=9):

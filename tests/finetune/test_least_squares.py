@@ -11,27 +11,12 @@ from finetune.strategies.identify import cell_factors, conductances, identify, l
 from finetune.strategies.samples import take_samples
 from finetune.strategies.work import Work
 from finetune.tune import tune
-from rramsim.deployment import Deployment, layer_shapes
+from rramsim.deployment import layer_shapes
 from rramsim.protocol import Tier
 from rramsim.remote import RemoteChip, serve_chip
 from tests.fake_chip import FakeChip
 from tests.finetune import small
-
-
-@pytest.fixture(scope="module")
-def net():
-    return small.network()
-
-
-@pytest.fixture(scope="module")
-def calibration():
-    return small.images()
-
-
-def mapped(net, chip, calibration):
-    deployment = Deployment(net, chip)
-    deployment.map(calibration)
-    return deployment
+from tests.finetune.small import mapped
 
 
 def tuned_error(net, calibration, strategy, numbers=(0, 1, 2), **changes):

@@ -16,16 +16,6 @@ from tests.finetune import small
 DRIFT = DisturbConfig(law="drift", parameters={"rate": 0.15})
 
 
-@pytest.fixture(scope="module")
-def net():
-    return small.network()
-
-
-@pytest.fixture(scope="module")
-def calibration():
-    return small.images()
-
-
 def disturbed_chip(net, number=0, disturb=DRIFT):
     return SimulatedChip(small.config(disturb=disturb), layer_shapes(net), seed=5, chip=number)
 

@@ -10,27 +10,14 @@ from finetune.strategies.rewrite import Rewrite
 from finetune.strategies.samples import Probes, take_samples
 from finetune.strategies.work import Work
 from finetune.tune import tune
-from rramsim.deployment import Deployment
 from rramsim.gate import TierError
 from rramsim.protocol import Tier
 from tests.finetune import small
 
 
-@pytest.fixture(scope="module")
-def net():
-    return small.network()
-
-
-@pytest.fixture(scope="module")
-def calibration():
-    return small.images()
-
-
 def work_on(net, calibration, layer, tier):
     chip = small.chip(net)
-    start = Deployment(net, chip)
-    start.map(calibration)
-    bench = Bench(chip, net, net, calibration, tier=tier, start_from=start)
+    bench = Bench(chip, net, net, calibration, tier=tier, start_from=small.mapped(net, chip, calibration))
     return bench, Work(bench, bench.deployment.trace(calibration), layer, {})
 
 

@@ -18,16 +18,6 @@ from tests.finetune import small
 
 
 @pytest.fixture(scope="module")
-def net():
-    return small.network()
-
-
-@pytest.fixture(scope="module")
-def calibration():
-    return small.images()
-
-
-@pytest.fixture(scope="module")
 def full(net, calibration):
     return tune(small.chip(net), net, net, calibration)
 

@@ -29,15 +29,9 @@ def teacher():
     return net
 
 
-@pytest.fixture(scope="module")
-def calibration():
-    return small.images()
-
-
 def on_bench(chip, net, calibration):
-    deployment = Deployment(net, chip)
-    deployment.map(calibration)
-    return Bench(chip, net, net, calibration, tier=Tier.LAYERS, start_from=deployment)
+    start = small.mapped(net, chip, calibration)
+    return Bench(chip, net, net, calibration, tier=Tier.LAYERS, start_from=start)
 
 
 def test_a_channel_that_cannot_matter_weighs_nothing(teacher, calibration):
@@ -134,8 +128,7 @@ def test_worse_means_worse_than_the_best_and_beyond_chance(calibration):
 def test_acceptance_stays_within_the_rewrites_and_the_budget(calibration):
     net = small.network()
     n_cells = sum(info.n_cells for info in small.chip(net).layers.values())
-    plain = Deployment(net, small.chip(net))
-    plain.map(calibration)
+    plain = small.mapped(net, small.chip(net), calibration)
     first = plain.chip.ledger.total.cell_writes
     report = tune(small.chip(net), net, net, calibration, strategy="lsq.rewrite(accept=True, rewrites=0.3)")
     assert report.finished

@@ -12,27 +12,11 @@ from finetune.strategies.zeroth_order import tail_layers
 from finetune.tune import Tuner, tune
 from finetune.weighting import channel_weights, descendants, image_weights
 from rramsim.checks import InputError
-from rramsim.deployment import Deployment
 from rramsim.gate import Gate
 from rramsim.protocol import Tier
 from rramsim.random import Cause, stream
 from tests.finetune import small
-
-
-@pytest.fixture(scope="module")
-def net():
-    return small.network()
-
-
-@pytest.fixture(scope="module")
-def calibration():
-    return small.images()
-
-
-def mapped(net, chip, calibration):
-    deployment = Deployment(net, chip)
-    deployment.map(calibration)
-    return deployment
+from tests.finetune.small import mapped
 
 
 def errors(net, calibration, strategy, numbers=(0, 1, 2), **changes):
