@@ -419,7 +419,7 @@ def _print_table(archive: Any) -> None:
         "writes/cell",
         "digital",
     )
-    table.add_column("stage", justify="left", min_width=9)
+    table.add_column("stage", justify="left", min_width=24, overflow="fold")
     for name in heads:
         table.add_column(name, justify="right")
     teacher = np.full(archive.n_trials, 100 * archive.teacher_accuracy)

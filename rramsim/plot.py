@@ -282,7 +282,8 @@ def methods_figure(archive: Archive, path: str | Path | None = None) -> Any:
     left.set_yticks(range(len(stages)), [f"{stage}  {rank + 1}" for rank, stage in enumerate(stages)],
                     fontsize=7.5)  # fmt: skip
     left.invert_yaxis()
-    left.set_xscale("symlog", linthresh=0.1)
+    positive = min(gap.low for gap in gaps.values()) > 0.0
+    left.set_xscale("log" if positive else "symlog", **({} if positive else {"linthresh": 0.1}))
     left.grid(axis="x", linewidth=0.4)
     left.set_xlabel("gap to the digital network (points)")
     left.set_title(f"mean of {archive.n_trials} chips and 95 % interval", fontsize=10)
@@ -294,30 +295,41 @@ def methods_figure(archive: Archive, path: str | Path | None = None) -> Any:
 
 def _draw_paths(archive: Archive, axis: Any, stages: list[str], colors: Any) -> None:
     """Median accuracy over chips at each checkpoint of every stage, numbered in the order given."""
+    ends: list[tuple[float, int]] = []
+    longest: list[str] = []
+    start = 100.0
     for rank, stage in enumerate(stages):
-        steps = _median_path(archive, archive.stages.index(stage))
-        if steps is None:
+        labels, accuracy = _median_path(archive, archive.stages.index(stage))
+        if not labels:
             continue
-        axis.plot(*steps, "-", color=colors[rank], linewidth=1.1, marker=".", markersize=3)
-        axis.annotate(str(rank + 1), (steps[0][-1], steps[1][-1]), xytext=(3, 0), fontsize=7,
-                      textcoords="offset points", va="center", color=colors[rank])  # fmt: skip
-    axis.axhline(archive.teacher_accuracy * PERCENT, color="black", linestyle="--", linewidth=1)
-    axis.set_xscale("symlog", linthresh=1e4)
-    axis.set_xlabel("input vectors read by the tuning so far")
+        axis.plot(range(len(labels)), accuracy, "-", color=colors[rank], linewidth=1.1, marker=".")
+        ends.append((float(accuracy[-1]), rank))
+        longest = max(longest, labels, key=len)
+        if accuracy[0] > 100.0 / archive["teacher/outputs"].shape[1] + 10.0:  # a mapped chip, not a reset one
+            start = min(start, float(accuracy[0]))
+    top = archive.teacher_accuracy * PERCENT
+    low = min(start, top - 5.0) - 1.0
+    place = np.inf
+    for end, rank in sorted(ends, reverse=True):  # numbers beside the ends of lines, but not on each other
+        place = min(end, place - 0.023 * (top - low))
+        axis.annotate(str(rank + 1), (len(longest) - 1, end), xytext=(len(longest) - 0.7, place), fontsize=7,
+                      va="center", color=colors[rank],
+                      arrowprops={"arrowstyle": "-", "linewidth": 0.4, "color": colors[rank]})  # fmt: skip
+    axis.axhline(top, color="black", linestyle="--", linewidth=1)
+    axis.set_ylim(low, top + 0.04 * (top - low))
+    axis.set_xlim(-0.2, len(longest) - 0.4)
+    axis.set_xticks(range(len(longest)), longest, fontsize=8)
+    axis.set_xlabel("after the layer")
     axis.set_ylabel("accuracy at checkpoints, median over chips (%)")
 
 
-def _median_path(archive: Archive, stage: int) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
-    """Median vectors and accuracy (%) at each checkpoint of a stage, over chips; None without any."""
-    vectors, accuracy = [], []
-    for trial in range(archive.n_trials):
-        mine = archive["checkpoint/stage"][trial] == stage
-        vectors.append(archive["checkpoint/vectors"][trial, mine].astype(np.float64))
-        accuracy.append(archive["checkpoint/accuracy"][trial, mine] * PERCENT)
-    n = min(map(len, vectors))
-    if n == 0:
-        return None
-    return np.median([v[:n] for v in vectors], axis=0), np.median([a[:n] for a in accuracy], axis=0)
+def _median_path(archive: Archive, stage: int) -> tuple[list[str], NDArray[np.float64]]:
+    """Labels of a stage's checkpoints and the median accuracy (%) over chips at each; empty without any."""
+    mine = [archive["checkpoint/stage"][trial] == stage for trial in range(archive.n_trials)]
+    n = min(int(rows.sum()) for rows in mine)
+    accuracy = [archive["checkpoint/accuracy"][trial, rows][:n] for trial, rows in enumerate(mine)]
+    labels = [str(label) for label in archive["checkpoint/label"][0, mine[0]][:n]]
+    return labels, np.median(accuracy, axis=0) * PERCENT
 
 
 FIGURES: dict[str, Callable[..., Any]] = {
