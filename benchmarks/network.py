@@ -3,7 +3,8 @@
 One thread, CPU time, random weights, all contenders in turn, minimum over repeats (mean over whole
 cycles of refreshes for a disturbed chip). The reference is the
 fastest float32 execution of the same network: this package's digital path, onnxruntime or torch,
-where installed. `--scale` maps ResNet-18 and VGG-16 onto wired tiles and reports time and memory.
+where installed. Other simulators follow where they are installed (`benchmarks.peers`).
+`--scale` maps ResNet-18 and VGG-16 onto wired tiles and reports time and memory.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import peers
 from benchmarks.machine import machine, machine_line
 from rramsim.cell import CellsConfig, DisturbConfig, ReadNoiseConfig
 from rramsim.chip import ChipConfig, SimulatedChip
@@ -117,9 +119,12 @@ def measure(name: str, network: Network, batch: int, repeats: int) -> list[dict[
     """Rows of one network."""
     x = np.random.default_rng(1).random((batch, *network.input_shape), dtype=np.float32)
     calls: dict[str, Callable[[], Any]] = {"float32: rramsim": lambda: network.run(x)}
-    other = onnxruntime_path(network, x)
-    if other is not None:
-        calls["float32: onnxruntime"] = other
+    for label, other in (
+        ("onnxruntime", onnxruntime_path(network, x)),
+        ("torch", peers.torch_path(network, x)),
+    ):
+        if other is not None:
+            calls[f"float32: {label}"] = other
     solve = {}
     for label, config in SWITCHES.items():
         chip = SimulatedChip(config, layer_shapes(network))
@@ -154,6 +159,7 @@ def measure(name: str, network: Network, batch: int, repeats: int) -> list[dict[
 
 def summary(rows: list[dict[str, Any]]) -> str:
     """Slow-downs as a Markdown table, networks side by side."""
+    rows = [row for row in rows if "slow_down" in row]  # not of peers that are absent
     names = list(dict.fromkeys(row["network"] for row in rows))
     lines = ["| slow-down against the fastest float32 path | " + " | ".join(names) + " |"]
     lines.append("|---" * (len(names) + 1) + "|")
@@ -217,10 +223,18 @@ def main() -> None:
         for name, (network, batch) in networks().items():
             for row in measure(name, network, batch, arguments.repeats):
                 rows.append(row)
-                print(
-                    f"{name:9} {row['what']:52} {row['us_per_image']:10.1f} {row['slow_down']:8.2f}x",
-                    flush=True,
-                )
+                print(peers.line(row), flush=True)
+        reference = {
+            name: min(
+                row["us_per_image"]
+                for row in rows
+                if row["network"] == name and row["what"].startswith("float32")
+            )
+            for name in networks()
+        }
+        for row in peers.measure_peers(networks(), reference):
+            rows.append(row)
+            print(peers.line(row), flush=True)
         print(summary(rows))
     if arguments.json:
         arguments.json.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1))
