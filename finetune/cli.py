@@ -17,7 +17,7 @@ from rramsim.checks import InputError
 
 __all__ = ["main"]
 
-WIDE = 150  # columns where no terminal tells its width
+WIDE = 156  # columns where no terminal tells its width
 
 
 class _Commands(click.Group):
@@ -419,7 +419,7 @@ def _print_table(archive: Any) -> None:
         "writes/cell",
         "digital",
     )
-    table.add_column("stage", justify="left", min_width=24, overflow="fold")
+    table.add_column("stage", justify="left", min_width=17, overflow="fold")
     for name in heads:
         table.add_column(name, justify="right")
     teacher = np.full(archive.n_trials, 100 * archive.teacher_accuracy)
