@@ -322,7 +322,7 @@ def execute(node: Node, xs: list[NDArray[Any]], reuse: bool = False) -> NDArray[
     """Output of one node in the digital network; `InputError` names it where its inputs do not fit."""
     try:
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # ONNX: what IEEE 754 gives
-            return OPERATORS[node.op](node, xs, reuse)
+            return np.asarray(OPERATORS[node.op](node, xs, reuse))  # NumPy answers 0-d arrays by scalars
     except InputError:
         raise
     except (ValueError, IndexError, TypeError, KeyError) as error:

@@ -25,7 +25,7 @@ def from_torch(module: Any, example: Any, *, fold_batch_norm: bool = False) -> N
     Parameters
     ----------
     example : torch.Tensor
-        One batch of inputs, shape (n, ...).
+        One batch of inputs, shape (n, ...). Of several outputs the first is the network's.
     fold_batch_norm : bool
         As in `from_onnx`.
 
@@ -50,7 +50,9 @@ def from_torch(module: Any, example: Any, *, fold_batch_norm: bool = False) -> N
     try:
         module.eval()
         with torch.no_grad():
-            want = module(example).cpu().numpy()
+            outputs = module(example)
+        first = outputs[0] if isinstance(outputs, tuple | list) else outputs
+        want = first.cpu().numpy()
         for export in (_trace, _dynamo):
             try:
                 network = _through_file(export, module, example, fold_batch_norm)
@@ -74,7 +76,10 @@ def _through_file(export: Any, module: Any, example: Any, fold_batch_norm: bool)
             reason = str(error).strip().partition("\n")[0]
             raise InputError(f"torch cannot write it as ONNX: {reason}") from None
         shape = tuple(example.shape[1:])
-        return from_onnx(path, fold_batch_norm=fold_batch_norm, input_shape=shape)
+        try:
+            return from_onnx(path, fold_batch_norm=fold_batch_norm, input_shape=shape)
+        except InputError as error:
+            raise InputError(str(error).removeprefix(f"{path}: ")) from None
 
 
 def _trace(module: Any, example: Any, path: Path) -> None:

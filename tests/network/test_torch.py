@@ -235,3 +235,20 @@ def test_the_second_exporter_steps_in():
     np.testing.assert_allclose(network.run(x.numpy()), Thresholded()(x).numpy())
     with pytest.raises(InputError, match="Eigenvalues: torch cannot write it as ONNX"):
         Network.from_torch(Eigenvalues(), torch.randn(2, 3, 3))
+
+
+class Windows(nn.Module):
+    """Windows as rows: indices computed from numbers without axes; two outputs."""
+
+    def forward(self, x):
+        rows = functional.unfold(x, 3, stride=2)
+        return rows.mean(2), rows
+
+
+def test_first_of_several_outputs_and_unsupported_operators_of_a_module():
+    x = torch.randn(2, 3, 9, 9)
+    network = Network.from_torch(Windows(), x)
+    assert largest_error(network.run(x.numpy()), Windows()(x)[0].numpy()) <= RTOL
+    module = nn.Sequential(nn.Conv2d(3, 2, 3), nn.ConvTranspose2d(2, 2, 2))
+    with pytest.raises(InputError, match=r"^Sequential: unsupported operators: ConvTranspose \("):
+        Network.from_torch(module, x)
