@@ -8,6 +8,8 @@ Seeds are fixed (the number of threads changes rounding, and so the last digits)
 and a checkpoint after every epoch lets a stopped run go on where it was. The
 choice between the last and the averaged weights is made on the validation images,
 which no teacher trains on; the test images are looked at once, at the very end.
+Networks called `*_vat` are rivals, not teachers: variation-aware training goes on from a
+teacher with a new programming of all weights in every step.
 Fashion-MNIST is read from `--data`, else as `load_dataset("fashion_mnist_full")`
 finds it.
 """
@@ -26,7 +28,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from rramsim.datasets import Dataset, Split, load_dataset
+from rramsim.datasets import Dataset, Split, load_dataset, load_teacher
 from rramsim.network import Network, Node
 
 HERE = Path(__file__).resolve().parent
@@ -45,6 +47,8 @@ class Recipe:
     weight_decay: float = 5e-4
     ema_decay: float = 0.998  # per step
     seed: int = 1
+    start: str = ""  # teacher to go on from
+    sigma: float = 0.0  # of ln G: variation-aware training, every weight on a pair of erring cells
 
 
 RECIPES = {
@@ -55,7 +59,17 @@ RECIPES = {
     "resnet8_fashion": Recipe(
         "fashion_mnist_full", epochs=28, peak_rate=0.2, crop_pad=2, flip=True, weight_decay=3e-4
     ),
-}
+    "lenet5_fashion_vat": Recipe(
+        "fashion_mnist_full", epochs=12, peak_rate=0.03, crop_pad=1, flip=True, weight_decay=3e-4,
+        start="lenet5_fashion", sigma=0.3,
+    ),
+    "resnet8_fashion_vat": Recipe(
+        "fashion_mnist_full", epochs=10, peak_rate=0.06, crop_pad=2, flip=True, weight_decay=3e-4,
+        start="resnet8_fashion", sigma=0.3,
+    ),
+}  # fmt: skip
+LEVELS, ON_OFF = 16, 30.0  # of the cells that variation-aware training imagines
+VALIDATION_DRAWS = 4  # programmings over which its validation accuracy is averaged
 
 
 class Block(nn.Module):
@@ -131,7 +145,45 @@ MODELS: dict[str, type[nn.Module]] = {
     "cnn_digits": DigitsCNN,
     "lenet5_fashion": LeNet5,
     "resnet8_fashion": ResNet8,
+    "lenet5_fashion_vat": LeNet5,
+    "resnet8_fashion_vat": ResNet8,
 }
+
+
+def programmed(model: nn.Module, sigma: float, generator: torch.Generator) -> dict[str, torch.Tensor]:
+    """Weights as pairs of cells with lognormal errors would hold them; gradients pass straight.
+
+    Each output column is scaled to its largest weight, levels are equally spaced between
+    g_max / ON_OFF and g_max, and either cell of a pair errs by itself, as in a plain mapping.
+    """
+    held = {}
+    for name, weight in model.named_parameters():
+        if weight.ndim < 2:
+            continue
+        with torch.no_grad():
+            scale = weight.abs().amax(dim=tuple(range(1, weight.ndim)), keepdim=True).clamp_min(1e-12)
+            size = torch.round((weight / scale).abs() * (LEVELS - 1)) / (LEVELS - 1)
+            lowest = 1.0 / ON_OFF
+            pair = []
+            for sign in (1.0, -1.0):
+                target = lowest + (1.0 - lowest) * size * (weight * sign > 0)
+                error = torch.randn(weight.shape, generator=generator)
+                pair.append(target * torch.exp(sigma * error - sigma**2 / 2))
+            change = scale * (pair[0] - pair[1]) / (1.0 - lowest) - weight
+        held[name] = weight + change
+    return held
+
+
+def load_weights(model: nn.Module, network: Network) -> None:
+    """Parameters of a shipped teacher into its torch module; nodes bear the modules' names."""
+    names = {"scale": "weight", "mean": "running_mean", "variance": "running_var"}
+    state = {}
+    for node in network.nodes:
+        for key, value in node.parameters.items():
+            array = value.T if node.op == "Gemm" and key == "weight" else value
+            state[f"{node.name}.{names.get(key, key)}"] = torch.tensor(np.ascontiguousarray(array))
+    missing = model.load_state_dict(state, strict=False)
+    assert all(key.endswith("num_batches_tracked") for key in missing.missing_keys)
 
 
 def augment(x: torch.Tensor, recipe: Recipe, blank: float, generator: torch.Generator) -> torch.Tensor:
@@ -163,14 +215,33 @@ def accuracy(model: nn.Module, split: Split) -> float:
     return float((logits_of(model, images).argmax(1) == labels).double().mean())
 
 
+def programmed_accuracy(model: nn.Module, split: Split, sigma: float) -> float:
+    """Accuracy averaged over a few programmings; the plain one for sigma = 0."""
+    if sigma == 0.0:
+        return accuracy(model, split)
+    images, labels = tensors(split)
+    generator, right = torch.Generator().manual_seed(0), []
+    model.eval()
+    for _ in range(VALIDATION_DRAWS):
+        with torch.no_grad():
+            weights = programmed(model, sigma, generator)
+            logits = torch.cat(
+                [torch.func.functional_call(model, weights, (part,)) for part in images.split(500)]
+            )
+        right.append(float((logits.argmax(1) == labels).double().mean()))
+    return float(np.mean(right))
+
+
 def train(name: str, data: Dataset, work: Path) -> tuple[nn.Module, dict[str, float]]:
     """The trained model and its accuracies; resumes from `work/name.pt` where that exists."""
     recipe = RECIPES[name]
     torch.manual_seed(recipe.seed)
     generator = torch.Generator().manual_seed(recipe.seed)
     # convolutions run faster on two cores with channels last; the small pooling networks do not
-    layout = torch.channels_last if name == "resnet8_fashion" else torch.contiguous_format
+    layout = torch.channels_last if MODELS[name] is ResNet8 else torch.contiguous_format
     model = MODELS[name]().to(memory_format=layout)
+    if recipe.start:
+        load_weights(model, load_teacher(recipe.start))
     average = torch.optim.swa_utils.AveragedModel(
         model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(recipe.ema_decay), use_buffers=True
     )
@@ -204,7 +275,8 @@ def train(name: str, data: Dataset, work: Path) -> tuple[nn.Module, dict[str, fl
         order = torch.randperm(len(images), generator=generator)[: n_steps * BATCH]
         for batch in order.split(BATCH):
             x = augment(images[batch], recipe, blank, generator).contiguous(memory_format=layout)
-            loss = F.cross_entropy(model(x), labels[batch])
+            weights = programmed(model, recipe.sigma, generator) if recipe.sigma > 0.0 else {}
+            loss = F.cross_entropy(torch.func.functional_call(model, weights, (x,)), labels[batch])
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
@@ -217,11 +289,14 @@ def train(name: str, data: Dataset, work: Path) -> tuple[nn.Module, dict[str, fl
         checkpoint.with_suffix(".tmp").replace(checkpoint)
         print(
             f"{name} epoch {epoch + 1}/{recipe.epochs} loss {total / n_steps:.4f} validation "
-            f"{accuracy(model, data['validation']):.4f} averaged "
-            f"{accuracy(average.module, data['validation']):.4f} {time.perf_counter() - begin:.0f} s",
+            f"{programmed_accuracy(model, data['validation'], recipe.sigma):.4f} averaged "
+            f"{programmed_accuracy(average.module, data['validation'], recipe.sigma):.4f} "
+            f"{time.perf_counter() - begin:.0f} s",
             flush=True,
         )
-    best = max((model, average.module), key=lambda m: accuracy(m, data["validation"]))
+    best = max(
+        (model, average.module), key=lambda m: programmed_accuracy(m, data["validation"], recipe.sigma)
+    )
     return best.eval(), {split: accuracy(best, data[split]) for split in ("validation", "test")}
 
 

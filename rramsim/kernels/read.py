@@ -146,45 +146,61 @@ def _convert_block(
 
 
 @njit(cache=True, error_model="numpy")
+def _noisy_product(
+    weights, noisy, block, rows, planes, squares, offsets, source, count, top, bottom, variances, key, first,
+    counter, table, work, out,
+):  # fmt: skip
+    """Currents of a block of channels at `count` positions with the noise of their own cells."""
+    width = wide_pitch(count)
+    spread, normal = work
+    if weights.size > 0:
+        multiply_block(out, width, count, weights, block, planes, source, offsets, top, bottom)
+    if noisy:
+        multiply_block(spread, width, count, variances, block, squares, source, offsets, top, bottom)
+        for r in range(0, rows, GROUP):
+            last = (r + GROUP) * width
+            _normals(key, first, counter, (block * CHANNELS + r) // GROUP, table, normal, width, count)
+            _add_scaled(out[r * width : last], spread[r * width : last], normal[: GROUP * width])
+
+
+@njit(cache=True, error_model="numpy")
 def _read_positions(
     planes, squares, offsets, source, count, matrices, conversion, index, first, total, saturated, base,
     out_pitch, tile_step, work,
 ):  # fmt: skip
-    """One pass over `count` positions of planes: product, noise, conversion of every tile."""
+    """One pass over `count` positions of planes: product, noise, conversion of every tile.
+
+    Tiles follow one another for the same channels, so that their sums stay in the cache.
+    """
     width = wide_pitch(count)
     current, spread, normal, common = work
     n_channels, table = matrices.n_channels, conversion.table
     n_passes, scale = conversion.passes.shape[0], conversion.scales[index]
+    n_tiles = conversion.tiles.shape[0]
     noisy = matrices.variances.size > 0
-    for t in range(conversion.tiles.shape[0]):
-        top, bottom = conversion.tiles[t, 0], conversion.tiles[t, 1]
-        counter = t * n_passes + index
-        for block in range((matrices.n_references + CHANNELS - 1) // CHANNELS):
-            multiply_block(
-                spread, width, count, matrices.references, block, squares, source, offsets, top, bottom
-            )
-            here = common[block * CHANNELS * width : (block + 1) * CHANNELS * width]
+    n_common = (matrices.n_references + CHANNELS - 1) // CHANNELS
+    for t in range(n_tiles):
+        for block in range(n_common):
+            at = (t * n_common + block) * CHANNELS * width
+            here = common[at : at + CHANNELS * width]
             here[:] = 0.0
-            for r in range(0, CHANNELS, GROUP):
-                group, last = (block * CHANNELS + r) // GROUP, (r + GROUP) * width
-                _normals(conversion.read_key, first, 2 * counter + 1, group, table, normal, width, count)
-                _add_scaled(here[r * width : last], spread[r * width : last], normal[: GROUP * width])
-        for block in range((n_channels + CHANNELS - 1) // CHANNELS):
-            rows = min(CHANNELS, n_channels - block * CHANNELS)
-            multiply_block(
-                current, width, count, matrices.weights, block, planes, source, offsets, top, bottom
-            )
-            if noisy:
-                multiply_block(
-                    spread, width, count, matrices.variances, block, squares, source, offsets, top, bottom
-                )
-                for r in range(0, rows, GROUP):
-                    group, last = (block * CHANNELS + r) // GROUP, (r + GROUP) * width
-                    _normals(conversion.read_key, first, 2 * counter, group, table, normal, width, count)
-                    _add_scaled(current[r * width : last], spread[r * width : last], normal[: GROUP * width])
-            if matrices.n_references > 0:
+            _noisy_product(
+                matrices.weights[:0], True, block, CHANNELS, planes, squares, offsets, source, count,
+                conversion.tiles[t, 0], conversion.tiles[t, 1], matrices.references, conversion.read_key,
+                first, 2 * (t * n_passes + index) + 1, table, (spread, normal), here,
+            )  # fmt: skip
+    for block in range((n_channels + CHANNELS - 1) // CHANNELS):
+        rows = min(CHANNELS, n_channels - block * CHANNELS)
+        for t in range(n_tiles):
+            counter = t * n_passes + index
+            _noisy_product(
+                matrices.weights, noisy, block, rows, planes, squares, offsets, source, count,
+                conversion.tiles[t, 0], conversion.tiles[t, 1], matrices.variances, conversion.read_key,
+                first, 2 * counter, table, (spread, normal), current,
+            )  # fmt: skip
+            if n_common > 0:
                 for r in range(rows):
-                    line = matrices.reference_of[block * CHANNELS + r]
+                    line = matrices.reference_of[block * CHANNELS + r] + t * n_common * CHANNELS
                     _subtract(current[r * width : r * width + count], common[line * width :])
             _convert_block(
                 current, width, count, block, n_channels, conversion, first, counter, scale, normal, total,
@@ -199,10 +215,10 @@ def _subtract(current, common):
 
 
 @njit(cache=True, error_model="numpy")
-def _workspace(count, n_references):
+def _workspace(count, n_references, n_tiles):
     """Buffers of `_read_positions` for up to `count` positions."""
     width = CHANNELS * wide_pitch(count)
-    n_common = (n_references + CHANNELS - 1) // CHANNELS
+    n_common = (n_references + CHANNELS - 1) // CHANNELS * n_tiles
     return (
         np.empty(width, dtype=np.float32),
         np.zeros(width, dtype=np.float32),
@@ -260,7 +276,7 @@ def read_rows(codes, begin, end, matrices, conversion, n_threads, total, saturat
         turned = np.zeros(n_rows * pitch, dtype=np.int32)
         drive = np.empty(turned.size, dtype=np.float32)
         squares = np.empty(drive.size if noisy else 0, dtype=np.float32)
-        work = _workspace(pitch, matrices.n_references)
+        work = _workspace(pitch, matrices.n_references, conversion.tiles.shape[0])
         for chunk in range(part * n_chunks // n_parts, (part + 1) * n_chunks // n_parts):
             start = begin + chunk * ROWS_AT_ONCE
             count = min(ROWS_AT_ONCE, end - start)
@@ -291,7 +307,7 @@ def read_maps(maps, begin, end, geometry, matrices, conversion, n_threads, total
         drive = np.empty((n_maps, height, width), dtype=np.float32)
         planes = np.zeros(n_source, dtype=np.float32)
         squares = np.empty(n_source if noisy else 0, dtype=np.float32)
-        work = _workspace(at_once, matrices.n_references)
+        work = _workspace(at_once, matrices.n_references, conversion.tiles.shape[0])
         for image in range(begin + part * n_here // n_parts, begin + (part + 1) * n_here // n_parts):
             for p in range(conversion.passes.shape[0]):
                 bit, sign = conversion.passes[p, 0], conversion.passes[p, 1]
