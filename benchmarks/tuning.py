@@ -98,7 +98,9 @@ def measure(
     mapped = accuracy(plain.fork(), dataset, arguments.split, arguments.mapped_images)
     chip = SimulatedChip(config, shapes, chip=chip_id)
     begin, cpu = time.perf_counter(), time.process_time()
-    report = tune(chip, network, network, images, strategy=arguments.strategy)
+    report = tune(
+        chip, network, network, images, strategy=arguments.strategy, shuffle_teacher=arguments.shuffled
+    )
     seconds, cpu = time.perf_counter() - begin, time.process_time() - cpu
     tuned = accuracy(report.deployment.fork(), dataset, arguments.split, arguments.images)
     return {
@@ -162,11 +164,14 @@ def main() -> None:
     parser.add_argument(
         "--mapped-images", type=int, default=2_000, help="images that tell the accuracy before tuning"
     )
+    parser.add_argument(
+        "--shuffled", action="store_true", help="control: targets of other images, must recover nothing"
+    )
     parser.add_argument("--json", type=Path, default=Path("tuning.json"))
     arguments = parser.parse_args()
     results: dict[str, Any] = json.loads(arguments.json.read_text()) if arguments.json.exists() else {}
     network, dataset = load_teacher(arguments.network), load_dataset("fashion_mnist")
-    text = SCHEMES.get(arguments.strategy, arguments.strategy)
+    text = SCHEMES.get(arguments.strategy, arguments.strategy) + (" (shuffled)" if arguments.shuffled else "")
     teacher = None
     for chip_id in range(arguments.first, arguments.first + arguments.chips):
         for name in arguments.condition or ["lognormal_0.3"]:
@@ -186,6 +191,7 @@ def main() -> None:
                 if teacher is None:
                     teacher = accuracy(network, dataset, arguments.split, arguments.images)
                 label = f"{arguments.network} {name} {arguments.strategy} {arguments.calibration}"
+                label += " shuffled" if arguments.shuffled else ""
                 results[key] = {"label": label, "teacher": teacher, "bars": vars(bars), "chips": {}}
             if str(chip_id) in results[key]["chips"]:
                 continue
