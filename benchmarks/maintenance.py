@@ -6,7 +6,7 @@ Three tables. `drift`: five periods of drift towards g_max (mean exponent 0.05 a
 cells), lognormal writes of 0.3, after each period nothing, a recalibration without writes, or a
 visit of `maintain` with 256 new unlabelled images each time (`maintain_same`: with the 256 of the first
 tuning). `power`: the published law at 0.3 V after 1e4 cycles, the same visits at 1e6 ... 1e9
-reads of real activity. `schedule`: `operate` decides by itself when to do what over 1e9 reads.
+reads of real activity. `schedule`: `operate` decides by itself when to do what over the same reads.
 Rows already in the file are kept; a stopped run goes on at the first missing one.
 """
 
@@ -29,6 +29,7 @@ from rramsim.deployment import Deployment, layer_shapes
 from rramsim.periphery import ConverterConfig
 
 PRICE = 0.1
+BAND = 0.02  # rise of the disagreement with the teacher that `operate` leaves alone
 POWER_STEPS = (1e6, 1e7, 1e8, 1e9)  # reads since delivery at each visit
 
 
@@ -75,16 +76,21 @@ def row(network, data, args, law: str, mode: str, chip: int) -> dict:
         spread=1.31 if not falling else 0.3,
         uniform=not falling,
     )
-    caretaker = Caretaker(simulated, network, network, images, deployment, maintain=maintain)
+    held_out = data["validation"].images[:1000]  # for looking alone; labels are not used
+    caretaker = Caretaker(
+        simulated, network, network, images, deployment, maintain=maintain, held_out=held_out
+    )
     if mode not in ("none", "recalibrate"):
         caretaker.learn()
     typical = activity(deployment, images) if falling else None
     if mode == "schedule":
+        draw = np.random.default_rng(chip)  # any image of the calibration split may come by in service
         operation = operate(
             caretaker,
             lambda n: simulated.age(n, typical),
-            1e9 if falling else 1e7,
-            Policy(band=0.02, first_reads=1e6 if falling else 2.5e5),
+            1e9 if falling else 5e6,
+            Policy(band=BAND, first_reads=1e6 if falling else 2.5e5),
+            fresh=lambda: data["calibration"].images[draw.choice(2000, 256, replace=False)],
         )
         result |= {"before": [], "after": [accuracy(caretaker.deployment, split, 2, args.images)]}
         result["actions"] = [[v.reads, v.action, v.disagreement, v.cell_writes] for v in operation.visits]

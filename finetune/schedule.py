@@ -1,7 +1,7 @@
 """When to look after a chip that reads disturb, and what to do then.
 
 A `Caretaker` owns a tuned deployment. It can look (how often does the chip disagree with the teacher on
-calibration images), recalibrate digitally (no writes), or visit with writes (`maintain`). `operate` lets
+images kept for this), recalibrate digitally (no writes), or visit with writes (`maintain`). `operate` lets
 the chip serve in intervals that it lengthens while looks find nothing and shortens when they find
 much, and takes the cheapest action that brings the disagreement back into the band. No label is
 needed: accuracy cannot fall by more than the share of images on which chip and teacher have come to
@@ -59,7 +59,7 @@ class Visit:
 
     reads: float  # served by each layer since the beginning
     action: str  # "look", "recalibrate" or "rewrite"
-    disagreement: float  # share of calibration images, after the action
+    disagreement: float  # share of held-out images, after the action
     vectors: int
     cell_writes: int
 
@@ -97,6 +97,9 @@ class Caretaker:
         Remembers what it believes of the cells from visit to visit.
     after : str
         Layer steps that follow it, and alone make a recalibration without writes.
+    held_out : ndarray, optional
+        Unlabelled images for looking alone; without them `images` serve, and a recalibration that fits these
+        very images looks better than it is.
     """
 
     def __init__(
@@ -111,16 +114,18 @@ class Caretaker:
         after: str = "lsq.affine + adapter(rank=2)",
         budget: Budget | None = None,
         seed: int = 0,
+        held_out: NDArray[np.float32] | None = None,
     ) -> None:
         self.chip, self.network, self.teacher, self.images = chip, network, teacher, images
         self.deployment = deployment
         self.maintain = maintain if maintain is not None else Maintain()
         self.after, self.budget, self.seed = after, budget, seed
-        self._answers = teacher.run(images).argmax(axis=1)
+        self.held_out = images if held_out is None else held_out
+        self._answers = teacher.run(self.held_out).argmax(axis=1)
 
     def disagreement(self) -> float:
-        """Share of calibration images that chip and teacher class differently; reads the chip."""
-        logits = self.deployment.on(self.chip).run(self.images)
+        """Share of held-out images that chip and teacher class differently; reads the chip."""
+        logits = self.deployment.on(self.chip).run(self.held_out)
         return float((logits.argmax(axis=1) != self._answers).mean())
 
     def learn(self) -> Bench:
@@ -175,6 +180,7 @@ def operate(
     total_reads: float,
     policy: Policy | None = None,
     on_visit: Callable[[Visit], None] | None = None,
+    fresh: Callable[[], NDArray[np.float32]] | None = None,
 ) -> Operation:
     """Let a chip serve `total_reads` reads of each layer and keep it within the policy's band.
 
@@ -184,6 +190,9 @@ def operate(
         ``serve(n_reads)`` makes the chip do its work; for a simulated one `SimulatedChip.age`.
     on_visit : callable, optional
         Hears of every visit when it is done.
+    fresh : callable, optional
+        Brings new unlabelled images for every recalibration, as service does; without it the caretaker's
+        own are used again.
     """
     policy = policy if policy is not None else Policy()
     operation = Operation(sum(info.n_cells for info in caretaker.chip.layers.values()))
@@ -215,10 +224,11 @@ def operate(
         rise = found - reference
         action = "look"
         if rise > 0.5 * policy.band:
-            caretaker.visit(write=False)
+            images = None if fresh is None else fresh()
+            caretaker.visit(write=False, images=images)
             action, found = "recalibrate", caretaker.disagreement()
             if found - reference > 0.5 * policy.band:
-                caretaker.visit(write=True)
+                caretaker.visit(write=True, images=images)
                 action, found = "rewrite", caretaker.disagreement()
         close(action, found)
         if rise > policy.band:
