@@ -272,17 +272,23 @@ def read_rows(codes, begin, end, matrices, conversion, n_threads, total, saturat
     tile_step = total.shape[1] * n_vectors if total.shape[0] > 1 else 0
     n_chunks = (end - begin + ROWS_AT_ONCE - 1) // ROWS_AT_ONCE
     n_parts = min(n_threads, n_chunks)
+    # one pass of amplitudes drives the codes themselves
+    plain = conversion.passes.shape[0] == 1 and conversion.passes[0, 0] < 0 and conversion.passes[0, 1] == 0
     for part in prange(n_parts):
-        turned = np.zeros(n_rows * pitch, dtype=np.int32)
-        drive = np.empty(turned.size, dtype=np.float32)
+        turned = np.zeros(0 if plain else n_rows * pitch, dtype=np.int32)
+        drive = np.zeros(n_rows * pitch, dtype=np.float32)
         squares = np.empty(drive.size if noisy else 0, dtype=np.float32)
         work = _workspace(pitch, matrices.n_references, conversion.tiles.shape[0])
         for chunk in range(part * n_chunks // n_parts, (part + 1) * n_chunks // n_parts):
             start = begin + chunk * ROWS_AT_ONCE
             count = min(ROWS_AT_ONCE, end - start)
-            turn(codes[start : start + count], turned, pitch)
+            if plain:
+                turn(codes[start : start + count], drive, pitch)
+            else:
+                turn(codes[start : start + count], turned, pitch)
             for p in range(conversion.passes.shape[0]):
-                _drive(turned, conversion.passes[p, 0], conversion.passes[p, 1], drive)
+                if not plain:
+                    _drive(turned, conversion.passes[p, 0], conversion.passes[p, 1], drive)
                 _square(drive, squares)
                 _read_positions(
                     drive, squares, offsets, 0, count, matrices, conversion, p,

@@ -99,7 +99,7 @@ def _convert_lanes(typingctx, current, at, noise, noise_at, gain, sigma, limit, 
 @intrinsic
 def _turn_lanes(typingctx, codes, at, stride, out, out_at, pitch):
     """out[out_at + i pitch + n] = codes[at + n stride + i] for 16 x 16 codes."""
-    if not (codes.dtype in (types.int16, types.int32) and out.dtype == types.int32):
+    if codes.dtype not in (types.int16, types.int32) or out.dtype not in (types.int32, types.float32):
         return None
     signature = types.void(codes, types.intp, types.intp, out, types.intp, types.intp)
 
@@ -121,6 +121,8 @@ def _turn_lanes(typingctx, codes, at, stride, out, out_at, pitch):
                     rows[n] = builder.shuffle_vector(a, b, _constant(_INTS, low))
                     rows[n + half] = builder.shuffle_vector(a, b, _constant(_INTS, high))
         for i, row in enumerate(rows):
+            if sig.args[3].dtype == types.float32:
+                row = builder.sitofp(row, _FLOATS)
             here = builder.add(args[4], builder.mul(args[5], _ir.Constant(_I64, i)))
             lanes.store(row, target, here)
         return context.get_dummy_value()
@@ -148,7 +150,7 @@ convert_lanes = _convert_lanes
 
 @njit(cache=True, error_model="numpy")
 def turn(codes, turned, pitch):
-    """turned[i pitch + n] = codes[n, i]; int16 or int32 to int32."""
+    """turned[i pitch + n] = codes[n, i]; int16 or int32 to int32 or float32."""
     n_vectors, n_rows = codes.shape
     flat = codes.reshape(-1)
     whole_v, whole_r = n_vectors // LANES * LANES, n_rows // LANES * LANES

@@ -34,10 +34,11 @@ def chip(**changes):
 
 @pytest.mark.parametrize("shape", [(16, 16), (33, 47), (5, 100), (100, 5), (1, 1)])
 @pytest.mark.parametrize("kind", [np.int16, np.int32])
-def test_turn_transposes(shape, kind):
+@pytest.mark.parametrize("to", [np.int32, np.float32])
+def test_turn_transposes(shape, kind, to):
     codes = np.random.default_rng(1).integers(-30_000, 30_000, shape).astype(kind)
     pitch = shape[0] + 7
-    out = np.full(shape[1] * pitch, -1, dtype=np.int32)
+    out = np.full(shape[1] * pitch, -1, dtype=to)
     turn(codes, out, pitch)
     np.testing.assert_array_equal(out.reshape(shape[1], pitch)[:, : shape[0]], codes.T)
     assert (out.reshape(shape[1], pitch)[:, shape[0] :] == -1).all()
