@@ -28,6 +28,8 @@ from rramsim.protocol import ChipProtocol, ForwardingChip, Reading
 
 __all__ = ["AlternatingReads", "Caretaker", "Operation", "Policy", "Visit", "operate"]
 
+SHORTEST = 4.0  # the first interval over the shortest one
+
 
 @dataclass(frozen=True, kw_only=True)
 class Policy:
@@ -232,7 +234,8 @@ def operate(
                 action, found = "rewrite", caretaker.disagreement()
         close(action, found)
         if rise > policy.band:
-            interval /= policy.growth
+            # where a visit could not bring the band back, looking ever more often cannot either
+            interval = max(interval / policy.growth, policy.first_reads / SHORTEST)
         elif rise < 0.5 * policy.band:
             interval = min(interval * policy.growth, policy.longest)
     return operation
