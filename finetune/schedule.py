@@ -35,7 +35,8 @@ SHORTEST = 4.0  # the first interval over the shortest one
 class Policy:
     """How `operate` decides.
 
-    band : largest rise of the disagreement with the teacher that is left alone.
+    band : largest rise of the disagreement with the teacher that is left without writing; half of it
+        is reason enough for a recalibration.
     first_reads : length of the first interval, in reads of each layer.
     growth : factor on the interval after a look that found less than half a band; its inverse after one
         that found more than a band.
@@ -216,7 +217,7 @@ def operate(
         if on_visit is not None:
             on_visit(visit)
 
-    reference = caretaker.disagreement()
+    reference, allowed = caretaker.disagreement(), policy.band
     close("look", reference)
     while served < total_reads:
         step = min(interval, total_reads - served)
@@ -229,9 +230,11 @@ def operate(
             images = None if fresh is None else fresh()
             caretaker.visit(write=False, images=images)
             action, found = "recalibrate", caretaker.disagreement()
-            if found - reference > 0.5 * policy.band:
+            if found - reference > allowed:
                 caretaker.visit(write=True, images=images)
                 action, found = "rewrite", caretaker.disagreement()
+                # what writing could not mend now it will not mend soon: wait until more is lost
+                allowed = max(policy.band, found - reference + 0.5 * policy.band)
         close(action, found)
         if rise > policy.band:
             # where a visit could not bring the band back, looking ever more often cannot either
