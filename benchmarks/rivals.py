@@ -19,12 +19,12 @@ import numpy as np
 
 from benchmarks.machine import machine
 from benchmarks.tuning import CONDITIONS, accuracy
-from benchmarks.zeroth_order import interval
 from finetune.tune import tune
 from rramsim.chip import SimulatedChip
 from rramsim.datasets import data_path, load_dataset, load_teacher
 from rramsim.deployment import Deployment, layer_shapes
 from rramsim.network import Network
+from rramsim.statistics import compare
 
 METHODS = {  # label: (whether the rival's weights, strategy)
     "VAT, mapped": (True, ""),
@@ -75,10 +75,9 @@ def summary(rows: list[dict[str, Any]]) -> str:
         for label in RIVALS:
             both = sorted(set(ours) & set(found[label]))
             if len(both) > 1:
-                gains = np.array([ours[chip] - found[label][chip] for chip in both])
-                low, high = interval(gains)
+                gain = compare([ours[chip] for chip in both], [found[label][chip] for chip in both])
                 lines.append(
-                    f"  teacher + default over {label}: {gains.mean():+.2f} [{low:+.2f}, {high:+.2f}]"
+                    f"  teacher + default over {label}: {gain.mean:+.2f} [{gain.low:+.2f}, {gain.high:+.2f}]"
                 )
     return "\n".join(lines)
 

@@ -24,6 +24,7 @@ from rramsim.chip import ChipConfig, SimulatedChip
 from rramsim.datasets import load_dataset, load_teacher
 from rramsim.deployment import Deployment, layer_shapes
 from rramsim.periphery import ConverterConfig
+from rramsim.statistics import compare
 from rramsim.wiring import WiresConfig
 
 ALONE = {
@@ -94,15 +95,6 @@ def row(network, data, args, table: str, where: str, arm: str, number: int) -> d
     }
 
 
-def interval(differences: np.ndarray) -> tuple[float, float]:
-    """95 % interval of the mean over chips (Student's t)."""
-    from scipy.stats import t
-
-    n = differences.size
-    half = t.ppf(0.975, n - 1) * differences.std(ddof=1) / np.sqrt(n) if n > 1 else np.inf
-    return differences.mean() - half, differences.mean() + half
-
-
 def summary(rows: list[dict], teacher: float) -> str:
     """A line per table, regime and arm."""
     lines = [
@@ -116,13 +108,12 @@ def summary(rows: list[dict], teacher: float) -> str:
         for arm in names:
             mine = [r for r in group if r["arm"] == arm and r["chip"] in base]
             values = np.array([r["accuracy"] for r in mine])
-            gains = values - np.array([base[r["chip"]] for r in mine])
-            low, high = interval(gains)
-            share = gains.mean() / max(teacher - np.mean([base[r["chip"]] for r in mine]), 1e-9)
+            gain = compare(values, np.array([base[r["chip"]] for r in mine]))
+            share = gain.mean / max(teacher - np.mean([base[r["chip"]] for r in mine]), 1e-9)
             lines.append(
                 f"{table:6} {where:11} {arm:20} {values.mean():6.2f} {values.min():7.2f} "
-                f"{np.mean([r['vectors'] for r in mine]) / 1e6:9.2f}  {gains.mean():+6.2f} "
-                f"[{low:+.2f}, {high:+.2f}]  {100 * share:4.0f} % of the loss, {len(mine)} chips"
+                f"{np.mean([r['vectors'] for r in mine]) / 1e6:9.2f}  {gain.mean:+6.2f} "
+                f"[{gain.low:+.2f}, {gain.high:+.2f}]  {100 * share:4.0f} % of the loss, {len(mine)} chips"
             )
     return "\n".join(lines)
 

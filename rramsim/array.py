@@ -107,7 +107,8 @@ class LayerArray:
         self._packed = None
         self._solved = None
         if state["solved"] is not None:
-            self._solve_wires(np.asarray(state["solved"]))
+            g = np.asarray(state["solved"])
+            _solve([(self, g, index) for index in self._stale_tiles(g)])
         self._rewritten = np.array(state["rewritten"])
 
     def tiles(self) -> list[tuple[slice, slice]]:
@@ -129,7 +130,7 @@ class LayerArray:
         if self.wires is None or not self.linear:
             self._effective = g
         else:
-            self._solve_wires(g)
+            _solve([(self, g, index) for index in self._stale_tiles(g)])
         if self._minus is None:
             self._matrix = np.ascontiguousarray(self._effective[:, self._plus])
         else:
@@ -157,17 +158,6 @@ class LayerArray:
                 self.worst_error = max(self.worst_error, error)
                 self._effective[tile] = self._ratio[tile] * g[tile]
         return stale
-
-    def _solve_wires(self, g: NDArray[np.floating]) -> None:
-        from rramsim.solver import effective_conductances
-
-        assert self.wires is not None
-        stale, tiles = self._stale_tiles(g), self.tiles()
-        solved = effective_conductances(
-            [np.asarray(g[tiles[i]], dtype=np.float64) for i in stale], self.wires
-        )
-        for index, matrix in zip(stale, solved, strict=True):
-            self._take(g, index, matrix)
 
     def _take(self, g: NDArray[np.floating], index: int, matrix: NDArray[np.float64]) -> None:
         """Keep a tile's solution together with the conductances it belongs to."""
@@ -277,18 +267,23 @@ def refresh_all(arrays: list[LayerArray]) -> None:
 
     Small layers have fewer tiles than there are threads; together they keep all of them busy.
     """
-    from rramsim.solver import effective_conductances
-
-    wired = [a for a in arrays if a.wires is not None and a.linear and a.stale]
-    jobs = [(a, index) for a in wired for index in a._stale_tiles(a.cells.conductance)]
-    for first in range(0, len(jobs), SOLVE_TILES):
-        part = jobs[first : first + SOLVE_TILES]
-        assert part[0][0].wires is not None
-        tiles = [np.asarray(a.cells.conductance[a.tiles()[index]], dtype=np.float64) for a, index in part]
-        for (a, index), matrix in zip(part, effective_conductances(tiles, part[0][0].wires), strict=True):
-            a._take(a.cells.conductance, index, matrix)
+    wired = [(a, a.cells.conductance) for a in arrays if a.wires is not None and a.linear and a.stale]
+    _solve([(a, g, index) for a, g in wired for index in a._stale_tiles(g)])
     for a in arrays:
         a.refresh()
+
+
+def _solve(jobs: list[tuple[LayerArray, NDArray[np.floating], int]]) -> None:
+    """Solve tiles (array, conductances, number of the tile) in threaded batches."""
+    from rramsim.solver import effective_conductances
+
+    for first in range(0, len(jobs), SOLVE_TILES):
+        part = jobs[first : first + SOLVE_TILES]
+        wires = part[0][0].wires
+        assert wires is not None
+        tiles = [np.asarray(g[a.tiles()[index]], dtype=np.float64) for a, g, index in part]
+        for (a, g, index), matrix in zip(part, effective_conductances(tiles, wires), strict=True):
+            a._take(g, index, matrix)
 
 
 def _columns(lines: NDArray[np.int64]) -> Any:

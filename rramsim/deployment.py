@@ -334,9 +334,7 @@ class Deployment:
             host_kernels.rescale_rows(reading.T, gain, offset, result)
         else:
             result[:] = reading.astype(np.float32) * gain + offset
-        if host.n_extra == 0:
-            return result
-        correction = host.correction(np.asarray(codes))
+        correction = None if host.n_extra == 0 else host.correction(np.asarray(codes))
         return result if correction is None else result + correction
 
     def execute(self, node: Node, x: NDArray[Any]) -> NDArray[np.float32]:

@@ -231,26 +231,6 @@ class CellArray:
         seconds = self.clock - self._t_write if self._t_write.size else None
         return read_sigma(self._g, seconds, self.config, self._trap if not self._captured.size else None)
 
-    def largest_change(self, reference: ArrayLike, tile: tuple[int, int]) -> NDArray[np.float64]:
-        """Largest |g - reference| per tile relative to the tile's largest reference.
-
-        Parameters
-        ----------
-        reference : ndarray, shape (n_wl, n_bl)
-            Conductances [S] at the time a tile's matrix was made.
-        tile : (int, int)
-            Word lines and bit lines per tile; the last ones may be smaller.
-
-        Returns
-        -------
-        ndarray, shape (n_tile_rows, n_tile_columns)
-        """
-        reference = check_array(reference, "reference", shape=self.shape, dtype=np.float32)
-        n_row, n_column = int(tile[0]), int(tile[1])
-        change = np.empty((-(-self.shape[0] // n_row), -(-self.shape[1] // n_column)))
-        kernels.largest_change(self._g, reference, n_row, n_column, change)
-        return change
-
     # -- writing ------------------------------------------------------------------------------
 
     def write(self, levels: ArrayLike, mask: ArrayLike | None = None) -> WriteReport:

@@ -240,16 +240,3 @@ def switch_traps(key, step, occupancy, stay, captured):
             cell = i * n_bl + j
             if uniform_at(key, cell, 2 * step) >= stay:
                 captured[i, j] = 1 if uniform_at(key, cell, 2 * step + 1) < occupancy else 0
-
-
-@njit(cache=True, parallel=True, error_model="numpy")
-def largest_change(g, reference, n_row, n_column, change):
-    """Largest |g - reference| / max(|reference|) per tile of n_row x n_column cells."""
-    for ti in prange(change.shape[0]):
-        for tj in range(change.shape[1]):
-            worst, scale = 0.0, 0.0
-            for i in range(ti * n_row, min((ti + 1) * n_row, g.shape[0])):
-                for j in range(tj * n_column, min((tj + 1) * n_column, g.shape[1])):
-                    worst = max(worst, abs(np.float64(g[i, j]) - np.float64(reference[i, j])))
-                    scale = max(scale, abs(np.float64(reference[i, j])))
-            change[ti, tj] = worst / scale if scale > 0.0 else worst

@@ -20,10 +20,6 @@ _FLOATS = _ir.VectorType(_ir.FloatType(), LANES)
 _INTS = _ir.VectorType(_I32, LANES)
 
 
-def _constant(vector, values):
-    return _ir.Constant(vector, values)
-
-
 class _Lanes:
     """Vectors of 16 lanes in the function being built."""
 
@@ -49,7 +45,7 @@ class _Lanes:
     def spread(self, value):
         undefined = _ir.Constant(_ir.VectorType(value.type, LANES), _ir.Undefined)
         one = self.builder.insert_element(undefined, value, _ir.Constant(_I32, 0))
-        return self.builder.shuffle_vector(one, undefined, _constant(_INTS, [0] * LANES))
+        return self.builder.shuffle_vector(one, undefined, _ir.Constant(_INTS, [0] * LANES))
 
     def call(self, name, *args):
         kind = _ir.FunctionType(_FLOATS, [_FLOATS] * len(args))
@@ -57,12 +53,9 @@ class _Lanes:
             cgutils.get_or_insert_function(self.builder.module, kind, f"llvm.{name}.v{LANES}f32"), args
         )
 
-    def add(self, base, steps):
-        return self.builder.add(base, _ir.Constant(_I64, steps) if isinstance(steps, int) else steps)
-
 
 @intrinsic
-def _convert_lanes(typingctx, current, at, noise, noise_at, gain, sigma, limit, weight, out, out_at, marks):
+def convert_lanes(typingctx, current, at, noise, noise_at, gain, sigma, limit, weight, out, out_at, marks):
     """out[out_at + i] += weight round(gain current[at + i] + sigma noise[noise_at + i]) for 16 i."""
     signature = types.void(
         current, types.intp, noise, types.intp, types.float32, types.float32, types.float32, out.dtype, out,
@@ -118,8 +111,8 @@ def _turn_lanes(typingctx, codes, at, stride, out, out_at, pitch):
             for n in range(LANES):
                 if not n & half:
                     a, b = rows[n], rows[n + half]
-                    rows[n] = builder.shuffle_vector(a, b, _constant(_INTS, low))
-                    rows[n + half] = builder.shuffle_vector(a, b, _constant(_INTS, high))
+                    rows[n] = builder.shuffle_vector(a, b, _ir.Constant(_INTS, low))
+                    rows[n + half] = builder.shuffle_vector(a, b, _ir.Constant(_INTS, high))
         for i, row in enumerate(rows):
             if sig.args[3].dtype == types.float32:
                 row = builder.sitofp(row, _FLOATS)
@@ -132,7 +125,7 @@ def _turn_lanes(typingctx, codes, at, stride, out, out_at, pitch):
 
 if config.DISABLE_JIT:
 
-    def _convert_lanes(current, at, noise, noise_at, gain, sigma, limit, weight, out, out_at, marks):
+    def convert_lanes(current, at, noise, noise_at, gain, sigma, limit, weight, out, out_at, marks):
         """NumPy's turn without JIT."""
         here = slice(out_at, out_at + LANES)
         code = np.rint(gain * current[at : at + LANES] + sigma * noise[noise_at : noise_at + LANES])
@@ -143,9 +136,6 @@ if config.DISABLE_JIT:
         """NumPy's turn without JIT."""
         place = np.arange(LANES)
         out[out_at + place[:, None] * pitch + place] = codes[at + place * stride + place[:, None]]
-
-
-convert_lanes = _convert_lanes
 
 
 @njit(cache=True, error_model="numpy")

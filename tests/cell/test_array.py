@@ -328,15 +328,13 @@ class TestState:
         finally:
             numba.set_num_threads(n_before)
 
-    def test_version_and_change_by_tile(self):
+    def test_version_grows_with_a_write(self):
         array = CellArray((8, 8), EXACT, seed=1)
-        before, version = array.conductance.copy(), array.version
+        version = array.version
         mask = np.zeros((8, 8), bool)
         mask[5, 2] = True
         array.write(np.full((8, 8), 15), mask)
         assert array.version > version
-        change = array.largest_change(before, (4, 4))
-        np.testing.assert_allclose(change, [[0.0, 0.0], [29.0, 0.0]], rtol=1e-5)
 
     def test_conductance_is_read_only(self):
         with pytest.raises(ValueError, match="read-only"):

@@ -65,14 +65,15 @@ def mapped(net, chip, calibration):
     return deployment
 
 
-def logit_error(net, deployment, seed=9):
+def logit_error(net, deployment, seed=9, *, common_shift=True):
     """Mean square of the logits' error over each logit's variance, on images not used for tuning.
 
-    A shift common to all logits of an image is no error: no class gains by it, and softmax, so the
-    distillation loss, does not see it.
+    Without `common_shift`, a shift of all logits of an image is no error: no class gains by it, and
+    softmax, so the distillation loss, does not see it.
     """
     x = images(200, seed)
     wanted = net.run(x)
     error = deployment.run(x) - wanted
-    error -= error.mean(axis=1, keepdims=True)
+    if not common_shift:
+        error -= error.mean(axis=1, keepdims=True)
     return float(np.square(error).mean() / wanted.var(axis=0).mean())

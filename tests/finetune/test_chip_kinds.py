@@ -40,7 +40,7 @@ KINDS = {
 }
 # largest share of the plain mapping's error that may be left
 STRATEGIES = {
-    "batch_norm": 0.95,
+    "batch_norm": 0.75,
     "lsq.affine": 0.25,
     "lsq.affine + adapter(rank=2)": 0.15,
     "sparse(fraction=0.1)": 0.25,
@@ -60,14 +60,18 @@ STRATEGIES = {
 REFUSED = {("maintain + lsq.affine", kind) for kind in ("reference", "sliced", "sliced_per_line")}
 
 
-def new_chip(kind):
-    return SimulatedChip(KINDS[kind], layer_shapes(small.network()), seed=5, chip=2)
+CHIPS = (0, 1, 2)  # errors are averaged over them: what one chip gains scatters widely
+
+
+def new_chip(kind, number=2):
+    return SimulatedChip(KINDS[kind], layer_shapes(small.network()), seed=5, chip=number)
 
 
 @functools.cache
 def plain_error(kind):
     net = small.network()
-    return small.logit_error(net, small.mapped(net, new_chip(kind), small.images()))
+    mapped = [small.mapped(net, new_chip(kind, number), small.images()) for number in CHIPS]
+    return np.mean([small.logit_error(net, deployment) for deployment in mapped])
 
 
 def test_no_component_is_left_out():
@@ -78,14 +82,16 @@ def test_no_component_is_left_out():
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_helps_or_refuses(kind, strategy):
-    net, chip = small.network(), new_chip(kind)
+    net = small.network()
     if (strategy, kind) in REFUSED:
+        chip = new_chip(kind)
         with pytest.raises(InputError, match=r"differential mapping, got '\w+'; lsq.rewrite"):
             Tuner(chip, net, net, small.images(), strategy=strategy)
         assert chip.ledger.total.cell_writes == 0
         return
-    report = tune(chip, net, net, small.images(), strategy=strategy)
-    assert small.logit_error(net, report.deployment) < STRATEGIES[strategy] * plain_error(kind)
+    reports = [tune(new_chip(kind, n), net, net, small.images(), strategy=strategy) for n in CHIPS]
+    error = np.mean([small.logit_error(net, report.deployment) for report in reports])
+    assert error < STRATEGIES[strategy] * plain_error(kind)
 
 
 def test_sequential_refuses_tables_beyond_memory_before_it_erases():
