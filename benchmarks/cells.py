@@ -22,9 +22,9 @@ import numpy as np
 
 from benchmarks.machine import machine
 from rramsim.cell import CellArray, CellsConfig, DisturbConfig, RangeWarning, load_preset
-from rramsim.celldrive import cell_drive
-from rramsim.solver import cell_voltages
-from rramsim.wiring import WiresConfig
+from rramsim.circuit.estimates import cell_drive
+from rramsim.circuit.solve import cell_voltages
+from rramsim.circuit.wiring import WiresConfig
 
 VOLTAGES = 0.3 * np.arange(-127, 128) / 127.0  # [V] signed 8-bit codes
 

@@ -129,8 +129,8 @@ def relative_error(got: Array, want: Array) -> float:
 
 def run_ngspice(g: Array, v_in: Array, r: float, alpha: float) -> tuple[float, Array]:
     """Wall time [s] of the whole program for one input vector, and its output currents."""
-    from rramsim.spice import write_netlist
-    from rramsim.wiring import WiresConfig
+    from rramsim.circuit.spice import write_netlist
+    from rramsim.circuit.wiring import WiresConfig
 
     with tempfile.TemporaryDirectory() as folder:
         path, raw = Path(folder) / "array.cir", Path(folder) / "result.raw"
@@ -181,8 +181,8 @@ class Table:
 
 def linear(table: Table, size: int, r: float, args: argparse.Namespace) -> None:
     """Effective matrix, then 1, 100 and 1000 vectors, by every tool."""
-    from rramsim import solver
-    from rramsim.wiring import WiresConfig
+    from rramsim.circuit import solve
+    from rramsim.circuit.wiring import WiresConfig
 
     rng = np.random.default_rng(size)
     g = rng.uniform(1e-6, 1e-4, (size, size))
@@ -192,7 +192,7 @@ def linear(table: Table, size: int, r: float, args: argparse.Namespace) -> None:
     want = reference(g, check, r)
 
     def g_eff(dtype: Any = np.float64) -> Array:
-        return solver.effective_conductance(g, r_word=r, r_bit=r, dtype=dtype)
+        return solve.effective_conductance(g, r_word=r, r_bit=r, dtype=dtype)
 
     ours, matrix = best_time(g_eff, args.repeat)
     table.add(size, r, None, "g_eff", "rramsim", ours, relative_error(check @ matrix, want))
@@ -208,7 +208,7 @@ def linear(table: Table, size: int, r: float, args: argparse.Namespace) -> None:
         v = v_all[:k]
         first = min(k, len(check))
         own, out = best_time(
-            lambda v=v: solver.output_currents(g, v, wires) if len(v) < 16 else v @ g_eff(), args.repeat
+            lambda v=v: solve.output_currents(g, v, wires) if len(v) < 16 else v @ g_eff(), args.repeat
         )
         table.add(size, r, k, "outputs", "rramsim", own, relative_error(out[:first], want[:first]))
         if lu_time is not None and k < size:
@@ -232,19 +232,19 @@ def linear(table: Table, size: int, r: float, args: argparse.Namespace) -> None:
 
 def voltages(table: Table, size: int, r: float, args: argparse.Namespace) -> None:
     """All node voltages for 100 vectors, and a solution after some cells have changed."""
-    from rramsim import solver
-    from rramsim.wiring import WiresConfig
+    from rramsim.circuit import solve
+    from rramsim.circuit.wiring import WiresConfig
 
     rng = np.random.default_rng(size)
     g = rng.uniform(1e-6, 1e-4, (size, size))
     v = rng.uniform(0.0, 0.2, (100, size))
     wires = WiresConfig(r_word=r, r_bit=r)
-    base, _ = best_time(lambda: solver.effective_conductance(g, r_word=r, r_bit=r), args.repeat)
-    took, factors = best_time(lambda: solver.prepare(g, wires), args.repeat)
+    base, _ = best_time(lambda: solve.effective_conductance(g, r_word=r, r_bit=r), args.repeat)
+    took, factors = best_time(lambda: solve.prepare(g, wires), args.repeat)
     table.add(size, r, None, "factorise", "rramsim", took, None, base)
     took, _ = best_time(lambda: factors.voltages(v), args.repeat)
     table.add(size, r, 100, "node voltages", "rramsim", took, None, base)
-    took, _ = best_time(lambda: solver.prepare(g, wires).voltages(v), args.repeat)
+    took, _ = best_time(lambda: solve.prepare(g, wires).voltages(v), args.repeat)
     table.add(size, r, 100, "factor+voltages", "rramsim", took, None, base)
     for name, cells in (("one cell", np.s_[size // 2, size // 3]), ("one column", np.s_[:, size // 3])):
 
@@ -254,22 +254,22 @@ def voltages(table: Table, size: int, r: float, args: argparse.Namespace) -> Non
 
         took, _ = best_time(change, args.repeat)
         error = relative_error(
-            v[:3] @ factors.g_eff, v[:3] @ solver.effective_conductance(g, r_word=r, r_bit=r)
+            v[:3] @ factors.g_eff, v[:3] @ solve.effective_conductance(g, r_word=r, r_bit=r)
         )
         table.add(size, r, None, "update, " + name, "rramsim", took, error, base)
 
 
 def nonlinear(table: Table, size: int, r: float, args: argparse.Namespace) -> None:
     """sinh cells, alpha 3 /V, 8 vectors of up to 0.2 V; times per vector."""
-    from rramsim import solver
-    from rramsim.newton import solve_nodes
-    from rramsim.wiring import Lines, WiresConfig
+    from rramsim.circuit import solve
+    from rramsim.circuit.newton import solve_nodes
+    from rramsim.circuit.wiring import Lines, WiresConfig
 
     rng = np.random.default_rng(size)
     g = np.array([float(f"{x:.9g}") for x in rng.uniform(1e-6, 1e-4, size * size)]).reshape(size, size)
     v = np.round(rng.uniform(0.0, 0.2, (8, size)), 6)
     wires = WiresConfig(r_word=r, r_bit=r, alpha=3.0)
-    took, out = best_time(lambda: solver.output_currents(g, v, wires), args.repeat)
+    took, out = best_time(lambda: solve.output_currents(g, v, wires), args.repeat)
     want = (
         solve_nodes(g, v[:1], wires, Lines(g, None, None), None).i_out if size <= args.max_superlu else None
     )
@@ -301,7 +301,7 @@ def main() -> None:
         clock = time.process_time
     from threadpoolctl import threadpool_limits
 
-    import rramsim.solver  # noqa: F401  (imports before the clock starts)
+    import rramsim.circuit.solve  # noqa: F401  (imports before the clock starts)
 
     logging.disable(logging.INFO)  # badcrossbar reports its progress
 

@@ -19,14 +19,16 @@ from pathlib import Path
 
 import numpy as np
 
-from finetune.schedule import Caretaker, Policy, operate
-from finetune.strategies.maintenance import Maintain
-from finetune.tune import tune
+from finetune.caretaker import Caretaker, Policy, operate
+from finetune.strategies.maintain import Maintain
+from finetune.tuner import tune
 from rramsim.cell import CellsConfig, DisturbConfig
-from rramsim.chip import ChipConfig, SimulatedChip
-from rramsim.datasets import load_dataset, load_teacher
-from rramsim.deployment import Deployment, layer_shapes
-from rramsim.periphery import ConverterConfig
+from rramsim.chip.converters import ConverterConfig
+from rramsim.chip.simulated import ChipConfig, SimulatedChip
+from rramsim.datasets.embedded import load_dataset
+from rramsim.datasets.teachers import load_teacher
+from rramsim.host.deployment import Deployment
+from rramsim.host.layer import layer_shapes
 
 PRICE = 0.1
 BAND = 0.02  # rise of the disagreement with the teacher that `operate` leaves alone

@@ -28,11 +28,12 @@ import numpy as np
 from benchmarks import peers
 from benchmarks.machine import machine, machine_line
 from rramsim.cell import CellsConfig, DisturbConfig, ReadNoiseConfig
-from rramsim.chip import ChipConfig, SimulatedChip
-from rramsim.deployment import Deployment, layer_shapes
+from rramsim.chip.converters import ConverterConfig
+from rramsim.chip.simulated import ChipConfig, SimulatedChip
+from rramsim.circuit.wiring import WiresConfig
+from rramsim.host.deployment import Deployment
+from rramsim.host.layer import layer_shapes
 from rramsim.network import Network, zoo
-from rramsim.periphery import ConverterConfig
-from rramsim.wiring import WiresConfig
 
 WIRES = WiresConfig(r_word=1.0, r_bit=1.0)
 PLAIN = ConverterConfig(adc_noise=0.0)

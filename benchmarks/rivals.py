@@ -19,12 +19,14 @@ import numpy as np
 
 from benchmarks.machine import machine
 from benchmarks.tuning import CONDITIONS, accuracy
-from finetune.tune import tune
-from rramsim.chip import SimulatedChip
-from rramsim.datasets import data_path, load_dataset, load_teacher
-from rramsim.deployment import Deployment, layer_shapes
+from finetune.study.statistics import compare
+from finetune.tuner import tune
+from rramsim.chip.simulated import SimulatedChip
+from rramsim.datasets.embedded import load_dataset
+from rramsim.datasets.teachers import data_path, load_teacher
+from rramsim.host.deployment import Deployment
+from rramsim.host.layer import layer_shapes
 from rramsim.network import Network
-from rramsim.statistics import compare
 
 METHODS = {  # label: (whether the rival's weights, strategy)
     "VAT, mapped": (True, ""),

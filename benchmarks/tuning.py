@@ -19,16 +19,18 @@ from typing import Any
 
 import numpy as np
 
-from finetune.strategies.base import SCHEMES
-from finetune.tune import tune
+from finetune.strategies.composition import SCHEMES
+from finetune.tuner import tune
 from rramsim.cell import CellsConfig, FaultsConfig
-from rramsim.chip import ChipConfig, SimulatedChip
-from rramsim.datasets import Dataset, load_dataset, load_teacher
-from rramsim.deployment import Deployment, layer_shapes
-from rramsim.mapping import MappingConfig
+from rramsim.chip.converters import ConverterConfig
+from rramsim.chip.layout import MappingConfig
+from rramsim.chip.simulated import ChipConfig, SimulatedChip
+from rramsim.circuit.wiring import WiresConfig
+from rramsim.datasets.embedded import Dataset, load_dataset
+from rramsim.datasets.teachers import load_teacher
+from rramsim.host.deployment import Deployment
+from rramsim.host.layer import layer_shapes
 from rramsim.network import Network
-from rramsim.periphery import ConverterConfig
-from rramsim.wiring import WiresConfig
 
 
 @dataclass(frozen=True)

@@ -17,15 +17,17 @@ from pathlib import Path
 
 import numpy as np
 
-from finetune.strategies.base import SCHEMES
-from finetune.tune import tune
+from finetune.strategies.composition import SCHEMES
+from finetune.study.statistics import compare
+from finetune.tuner import tune
 from rramsim.cell import CellsConfig, DisturbConfig, ReadNoiseConfig
-from rramsim.chip import ChipConfig, SimulatedChip
-from rramsim.datasets import load_dataset, load_teacher
-from rramsim.deployment import Deployment, layer_shapes
-from rramsim.periphery import ConverterConfig
-from rramsim.statistics import compare
-from rramsim.wiring import WiresConfig
+from rramsim.chip.converters import ConverterConfig
+from rramsim.chip.simulated import ChipConfig, SimulatedChip
+from rramsim.circuit.wiring import WiresConfig
+from rramsim.datasets.embedded import load_dataset
+from rramsim.datasets.teachers import load_teacher
+from rramsim.host.deployment import Deployment
+from rramsim.host.layer import layer_shapes
 
 ALONE = {
     "mapped": "",

@@ -28,7 +28,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from rramsim.datasets import Dataset, Split, load_dataset, load_teacher
+from rramsim.datasets.embedded import Dataset, Split, load_dataset
+from rramsim.datasets.teachers import load_teacher
 from rramsim.network import Network, Node
 
 HERE = Path(__file__).resolve().parent

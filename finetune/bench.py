@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune.budget import Budget, MeteredChip
-from finetune.weighting import channel_weights
+from finetune.evidence.sensitivity import channel_weights
+from finetune.meter import Budget, MeteredChip
+from rramsim.blackbox.gate import Gate
+from rramsim.blackbox.protocol import ChipProtocol, Tier
 from rramsim.checks import InputError, check_array
-from rramsim.deployment import Deployment
-from rramsim.gate import Gate
+from rramsim.host.deployment import Deployment
 from rramsim.network import Network
-from rramsim.protocol import ChipProtocol, Tier
-from rramsim.random import Cause, stream, text_key
+from rramsim.streams import Cause, stream, text_key
 
 __all__ = ["Bench", "Checkpoint"]
 

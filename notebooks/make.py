@@ -28,7 +28,7 @@ print(archive.attributes["network"], "on", archive.attributes["dataset"], "-", a
 
 Every stage starts from the same chips, reset. `mapped` is the plain one-shot write; the strategies after it
 see only what the chip answers. The dashed line is the digital network.""",
-    """from rramsim import plot
+    """from finetune.study import plot
 
 plot.accuracy_figure(archive)""",
     """table = archive.table()

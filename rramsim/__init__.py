@@ -1,4 +1,4 @@
-"""Circuit-exact simulation and black-box fine-tuning of neural networks on multi-level RRAM chips.
+"""Circuit-exact simulation of neural networks on multi-level RRAM chips.
 
 Names are loaded when first used, so that `import rramsim` costs nothing.
 """
@@ -6,36 +6,110 @@ Names are loaded when first used, so that `import rramsim` costs nothing.
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # for editors and type checkers; at run time a name is loaded at its first use
+    from rramsim.blackbox.gate import (
+        Gate as Gate,
+        TierError as TierError,
+    )
+    from rramsim.blackbox.protocol import (
+        ChipProtocol as ChipProtocol,
+        Datasheet as Datasheet,
+        LayerInfo as LayerInfo,
+        Ledger as Ledger,
+        Reading as Reading,
+        Tier as Tier,
+    )
+    from rramsim.blackbox.remote import (
+        RemoteChip as RemoteChip,
+        serve_chip as serve_chip,
+    )
+    from rramsim.cell import (
+        CellArray as CellArray,
+        CellsConfig as CellsConfig,
+        DisturbConfig as DisturbConfig,
+        DriftConfig as DriftConfig,
+        EnduranceConfig as EnduranceConfig,
+        FaultsConfig as FaultsConfig,
+        ProgrammingConfig as ProgrammingConfig,
+        ReadNoiseConfig as ReadNoiseConfig,
+        RelaxationConfig as RelaxationConfig,
+        TelegraphConfig as TelegraphConfig,
+        list_presets as list_presets,
+        load_preset as load_preset,
+    )
+    from rramsim.checks import (
+        ConvergenceError as ConvergenceError,
+        InputError as InputError,
+    )
+    from rramsim.chip.converters import ConverterConfig as ConverterConfig
+    from rramsim.chip.layout import MappingConfig as MappingConfig
+    from rramsim.chip.simulated import (
+        ChipConfig as ChipConfig,
+        SimulatedChip as SimulatedChip,
+    )
+    from rramsim.circuit.crossbar import Crossbar as Crossbar
+    from rramsim.circuit.elimination import Factorisation as Factorisation
+    from rramsim.circuit.estimates import attenuation as attenuation
+    from rramsim.circuit.solution import Solution as Solution
+    from rramsim.circuit.solve import (
+        cell_voltages as cell_voltages,
+        effective_conductance as effective_conductance,
+        effective_conductances as effective_conductances,
+        output_currents as output_currents,
+        prepare as prepare,
+        solve_crossbar as solve_crossbar,
+    )
+    from rramsim.circuit.wiring import WiresConfig as WiresConfig
+    from rramsim.datasets import (
+        Dataset as Dataset,
+        Split as Split,
+        data_path as data_path,
+        load_dataset as load_dataset,
+        load_teacher as load_teacher,
+        teacher_names as teacher_names,
+    )
+    from rramsim.host.deployment import Deployment as Deployment
+    from rramsim.host.evaluation import evaluate_images as evaluate_images
+    from rramsim.host.layer import (
+        HostLayer as HostLayer,
+        layer_shapes as layer_shapes,
+    )
+    from rramsim.network import (
+        Network as Network,
+        Node as Node,
+    )
 
 __version__ = "0.1.0"
 
 _HOME = {
-    "archive": ["Archive", "open_archive"],
-    "cell": [
+    "rramsim.blackbox.gate": ["Gate", "TierError"],
+    "rramsim.blackbox.protocol": ["ChipProtocol", "Datasheet", "LayerInfo", "Ledger", "Reading", "Tier"],
+    "rramsim.blackbox.remote": ["RemoteChip", "serve_chip"],
+    "rramsim.cell": [
         "CellArray",
         "CellsConfig",
         "DisturbConfig",
+        "DriftConfig",
+        "EnduranceConfig",
         "FaultsConfig",
+        "ProgrammingConfig",
+        "ReadNoiseConfig",
+        "RelaxationConfig",
+        "TelegraphConfig",
         "list_presets",
         "load_preset",
     ],
-    "checks": ["ConvergenceError", "InputError"],
-    "chip": ["ChipConfig", "SimulatedChip"],
-    "crossbar": ["Crossbar"],
-    "datasets": ["Dataset", "Split", "data_path", "load_dataset", "load_teacher", "teacher_names"],
-    "deployment": ["Deployment", "layer_shapes"],
-    "evaluation": ["evaluate_images"],
-    "gate": ["Gate", "TierError"],
-    "mapping": ["MappingConfig"],
-    "network": ["Network", "Node"],
-    "periphery": ["ConverterConfig"],
-    "protocol": ["ChipProtocol", "Datasheet", "LayerInfo", "Ledger", "Reading", "Tier"],
-    "remote": ["RemoteChip", "serve_chip"],
-    "solver": [
-        "Factorisation",
-        "Solution",
-        "attenuation",
+    "rramsim.checks": ["ConvergenceError", "InputError"],
+    "rramsim.chip.converters": ["ConverterConfig"],
+    "rramsim.chip.layout": ["MappingConfig"],
+    "rramsim.chip.simulated": ["ChipConfig", "SimulatedChip"],
+    "rramsim.circuit.crossbar": ["Crossbar"],
+    "rramsim.circuit.elimination": ["Factorisation"],
+    "rramsim.circuit.estimates": ["attenuation"],
+    "rramsim.circuit.solution": ["Solution"],
+    "rramsim.circuit.solve": [
         "cell_voltages",
         "effective_conductance",
         "effective_conductances",
@@ -43,8 +117,15 @@ _HOME = {
         "prepare",
         "solve_crossbar",
     ],
-    "statistics": ["compare", "spread"],
-    "wiring": ["WiresConfig"],
+    "rramsim.circuit.wiring": ["WiresConfig"],
+    "rramsim.datasets": ["Dataset", "Split", "data_path", "load_dataset", "load_teacher", "teacher_names"],
+    "rramsim.host.deployment": ["Deployment"],
+    "rramsim.host.evaluation": ["evaluate_images"],
+    "rramsim.host.layer": ["HostLayer", "layer_shapes"],
+    "rramsim.network": ["Network", "Node"],
+    # moved to `finetune`; kept here for users of 0.1
+    "finetune.study.archive": ["Archive", "open_archive"],
+    "finetune.study.statistics": ["compare", "spread"],
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
@@ -54,7 +135,7 @@ __all__ = sorted(["__version__", *_MODULE_OF])
 def __getattr__(name: str) -> Any:
     if name not in _MODULE_OF:
         raise AttributeError(f"module 'rramsim' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"rramsim.{_MODULE_OF[name]}"), name)
+    value = getattr(importlib.import_module(_MODULE_OF[name]), name)
     globals()[name] = value
     return value
 

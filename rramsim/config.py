@@ -1,7 +1,7 @@
 """Frozen settings and their TOML text.
 
 Settings are plain frozen dataclasses that live beside their domain (`WiresConfig` in
-`rramsim.wiring`, ...) and check themselves in `__post_init__`. This module turns a
+`rramsim.circuit.wiring`, ...) and check themselves in `__post_init__`. This module turns a
 TOML table into such an object (pydantic does the type work) and back (tomli-w).
 """
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from finetune.config import ExperimentConfig, load_experiment
-from finetune.experiment import run_experiment
-from rramsim.archive import Archive
+from finetune.study.archive import Archive
+from finetune.study.config import ExperimentConfig, load_experiment
+from finetune.study.runner import run_experiment
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from rramsim.protocol import Datasheet, LayerCosts, LayerInfo, Ledger, Reading
+from rramsim.blackbox.protocol import Datasheet, LayerCosts, LayerInfo, Ledger, Reading
 
 LEVELS = tuple(np.linspace(1e-6, 30e-6, 16))
 

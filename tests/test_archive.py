@@ -14,17 +14,16 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
-from finetune.config import ExperimentConfig
-from finetune.experiment import run_experiment
-from rramsim import archive as storage
-from rramsim.archive import QUANTITIES, Archive, open_archive
+from finetune.study import archive as storage
+from finetune.study.archive import QUANTITIES, Archive, open_archive
+from finetune.study.config import ExperimentConfig
+from finetune.study.plot import FIGURES, draw_figures
+from finetune.study.runner import run_experiment
+from finetune.study.statistics import compare, spread
 from rramsim.checks import InputError
 from rramsim.config import parse
-from rramsim.plot import FIGURES, draw_figures
-from rramsim.statistics import compare, spread
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -149,7 +148,7 @@ def test_a_killed_run_loses_at_most_the_trial_in_progress(
     quick: ExperimentConfig, quick_archive: Archive, tmp_path: Path, stop: signal.Signals
 ) -> None:
     path = tmp_path / "killed.h5"
-    command = [sys.executable, "-m", "finetune.cli", "run", str(ROOT / "examples" / "quick.toml")]
+    command = [sys.executable, "-m", "finetune.study.cli", "run", str(ROOT / "examples" / "quick.toml")]
     command += ["--out", str(path), "--workers", "1", "--no-figures"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=os.environ)
     assert process.stderr is not None
@@ -313,7 +312,10 @@ def test_bootstrap_interval_covers() -> None:
 
 
 def test_reading_needs_no_experiment() -> None:
-    code = "import sys, rramsim.archive; assert not {'finetune', 'h5py'} & set(sys.modules)"
+    code = (
+        "import sys, finetune.study.archive\n"
+        "assert not {'h5py', 'finetune.tuner', 'rramsim.chip.simulated'} & set(sys.modules)"
+    )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 

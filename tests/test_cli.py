@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from finetune.cli import main
-from finetune.config import default_experiment, load_experiment
-from finetune.sweep import load_sweep
-from rramsim.archive import Archive, open_archive
+from finetune.study.archive import Archive, open_archive
+from finetune.study.cli import main
+from finetune.study.config import default_experiment, load_experiment
+from finetune.study.sweep import load_sweep
 from rramsim.checks import InputError
 
 ROOT = Path(__file__).resolve().parent.parent

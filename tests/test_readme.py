@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from finetune.cli import main
+from finetune.study.cli import main
 
 ROOT = Path(__file__).resolve().parent.parent
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")

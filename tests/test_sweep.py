@@ -3,9 +3,9 @@
 import pytest
 from click.testing import CliRunner
 
-from finetune.cli import main
-from finetune.sweep import load_sweep
-from rramsim.archive import open_archive
+from finetune.study.archive import open_archive
+from finetune.study.cli import main
+from finetune.study.sweep import load_sweep
 from rramsim.checks import InputError
 
 BASE = """

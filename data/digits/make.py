@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from sklearn.datasets import load_digits
 
-from rramsim.datasets import SPLIT_SEED
+from rramsim.datasets.embedded import SPLIT_SEED
 
 PER_CLASS = {"test": 36, "calibration": 17, "validation": 17}
 

@@ -22,8 +22,8 @@ from pathlib import Path
 
 import numpy as np
 
-from rramsim import datafiles
-from rramsim.datasets import DEBIAN_FASHION, balanced_split
+from rramsim.datasets import files
+from rramsim.datasets.embedded import DEBIAN_FASHION, balanced_split
 
 HERE = Path(__file__).resolve().parent
 
@@ -40,7 +40,7 @@ def write_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
 
 
 def main(directory: Path) -> None:
-    arrays = datafiles.read_idx_pairs(directory)
+    arrays = files.read_idx_pairs(directory)
     images, labels = arrays["train"]
     indices = balanced_split(labels)
     write_npz(HERE / "indices.npz", indices)

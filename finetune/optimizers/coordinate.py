@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from finetune.optimizers.base import Optimizer
 from finetune.optimizers.rules import Rule
 from rramsim.checks import InputError
-from rramsim.random import Cause, stream
+from rramsim.streams import Cause, stream
 
 __all__ = ["Coordinate"]
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rramsim.checks import InputError, nearest_name
-from rramsim.random import Cause, stream
+from rramsim.streams import Cause, stream
 
 __all__ = ["KINDS", "Directions"]
 

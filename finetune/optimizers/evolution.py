@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from finetune.optimizers.base import Optimizer
 from rramsim.checks import InputError
-from rramsim.random import Cause, key
+from rramsim.streams import Cause, key
 
 __all__ = ["Evolution"]
 

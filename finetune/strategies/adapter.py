@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from finetune.bench import Bench
+from finetune.evidence.layer import Work
+from finetune.evidence.sensitivity import check_weights
 from finetune.strategies.base import LayerStep, register
-from finetune.strategies.work import Work
-from finetune.weighting import check_weights
 from rramsim.checks import InputError
 
 __all__ = ["Adapter"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from finetune.bench import Bench
+from finetune.evidence.layer import Work
 from finetune.strategies.base import LayerStep, register
-from finetune.strategies.work import Work
 from rramsim.checks import InputError
 
 __all__ = ["Affine", "BatchNorm"]

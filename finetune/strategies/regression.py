@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from finetune.bench import Bench
+from finetune.evidence.layer import Work
+from finetune.evidence.samples import sample_count, take_samples
 from finetune.strategies.base import LayerStep, first_writes, register
-from finetune.strategies.compensate import check_rounding, nearest_pairs, representable, round_block
-from finetune.strategies.samples import sample_count, take_samples
-from finetune.strategies.work import Work
+from finetune.strategies.sequential import check_rounding, nearest_pairs, representable, round_block
+from rramsim.blackbox.protocol import ChipProtocol
 from rramsim.checks import InputError
-from rramsim.protocol import ChipProtocol
 
 __all__ = ["ClosedLoop", "OpenLoop"]
 

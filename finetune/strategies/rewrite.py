@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune import kernels
 from finetune.bench import Bench
-from finetune.strategies.base import LayerStep, register
-from finetune.strategies.identify import (
+from finetune.evidence import kernels
+from finetune.evidence.identify import (
     NOISE_VECTORS,
     Spread,
     cell_factors,
@@ -21,11 +20,12 @@ from finetune.strategies.identify import (
     identify_flops,
     learn,
 )
-from finetune.strategies.samples import Probes, Reading, Samples, probe_count, sample_count, take_samples
-from finetune.strategies.work import Work
-from finetune.weighting import check_weights
+from finetune.evidence.layer import Work
+from finetune.evidence.samples import Probes, Reading, Samples, probe_count, sample_count, take_samples
+from finetune.evidence.sensitivity import check_weights
+from finetune.strategies.base import LayerStep, register
+from rramsim.blackbox.protocol import Tier
 from rramsim.checks import InputError
-from rramsim.protocol import Tier
 
 __all__ = ["Rewrite"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from finetune.strategies.base import SCHEMES
+from finetune.strategies.composition import SCHEMES
 
 SCHEMES["affine"] = "lsq.affine"
 SCHEMES["default"] = "lsq.rewrite + lsq.affine + adapter(rank=2)"

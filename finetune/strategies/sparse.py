@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from finetune.bench import Bench
+from finetune.evidence.identify import NOISE_VECTORS, identify, learn, weight_variance
+from finetune.evidence.layer import Work
+from finetune.evidence.samples import sample_count, take_samples
+from finetune.evidence.sensitivity import check_weights
 from finetune.strategies.base import LayerStep, register
-from finetune.strategies.identify import NOISE_VECTORS, identify, learn, weight_variance
-from finetune.strategies.samples import sample_count, take_samples
-from finetune.strategies.work import Work
-from finetune.weighting import check_weights
 from rramsim.checks import InputError
 
 __all__ = ["Sparse"]

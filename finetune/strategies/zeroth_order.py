@@ -15,15 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.bench import Bench
-from finetune.budget import BudgetSpent
-from finetune.measurement import Measurement
+from finetune.evidence.host_vector import KINDS, HostParameters
+from finetune.evidence.measurement import Measurement
+from finetune.evidence.sensitivity import descendants
+from finetune.meter import BudgetSpent
 from finetune.objective import Objective, fisher_factor
 from finetune.optimizers import METHODS, GaussNewton, Optimizer, make_optimizer
-from finetune.parameters import KINDS, HostParameters
 from finetune.strategies.base import Strategy, register
-from finetune.weighting import descendants
+from rramsim.blackbox.protocol import Tier
 from rramsim.checks import InputError, nearest_name
-from rramsim.protocol import Tier
 
 __all__ = ["ZerothOrder", "column_spread", "positions", "tail_layers"]
 

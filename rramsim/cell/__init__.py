@@ -1,6 +1,17 @@
 """Cells: levels, programming error, time, noise, read disturbance, published devices."""
 
 from rramsim.cell.array import CellArray, WriteReport
+from rramsim.cell.config import (
+    CellsConfig,
+    DisturbConfig,
+    DriftConfig,
+    EnduranceConfig,
+    FaultsConfig,
+    ProgrammingConfig,
+    ReadNoiseConfig,
+    RelaxationConfig,
+    TelegraphConfig,
+)
 from rramsim.cell.disturb import (
     DisturbLaw,
     DriftToMaximumLaw,
@@ -15,17 +26,6 @@ from rramsim.cell.laws import ErrorLaw, LognormalLaw, NormalLaw, error_law, regi
 from rramsim.cell.levels import LevelScale
 from rramsim.cell.overlap import LevelErrors, OverlapWarning, check_overlap, level_errors
 from rramsim.cell.presets import Evidence, Preset, list_presets, load_preset
-from rramsim.cell.settings import (
-    CellsConfig,
-    DisturbConfig,
-    DriftConfig,
-    EnduranceConfig,
-    FaultsConfig,
-    ProgrammingConfig,
-    ReadNoiseConfig,
-    RelaxationConfig,
-    TelegraphConfig,
-)
 
 __all__ = [
     "CellArray",

@@ -8,17 +8,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rramsim import random
+from rramsim import streams
+from rramsim.cell.config import CellsConfig, DisturbConfig, FaultsConfig
 from rramsim.cell.disturb import DisturbLaw, ExponentialLaw, PowerLaw, disturb_law, kernel_kind
 from rramsim.cell.faults import draw_faults
 from rramsim.cell.laws import ErrorLaw, LognormalLaw, NormalLaw
 from rramsim.cell.noise import read_sigma
-from rramsim.cell.settings import CellsConfig, DisturbConfig, FaultsConfig
 from rramsim.cell.stress import StressTables, add_solved
 from rramsim.checks import InputError, check_array
-from rramsim.kernels import cell as kernels
-from rramsim.kernels import write as write_kernels
-from rramsim.random import Cause
+from rramsim.kernels import cell as kernels, write as write_kernels
+from rramsim.streams import Cause
 
 __all__ = ["CellArray", "WriteReport"]
 
@@ -89,7 +88,7 @@ class CellArray:
     # -- set-up ---------------------------------------------------------------------------
 
     def _key(self, cause: Cause, *more: int) -> np.uint64:
-        return random.key(self.seed, cause, *self.keys, *more)
+        return streams.key(self.seed, cause, *self.keys, *more)
 
     def _prepare(self) -> None:
         """Kernel parameters that never change."""
@@ -336,7 +335,7 @@ class CellArray:
         attenuation : ndarray, shape (n_wl, n_bl), optional
             Voltage across each cell per volt of its own driver; 1 where wires are ideal.
         offset : ndarray, shape (n_wl, n_bl), optional
-            Voltage [V] that the other word lines' mean inputs add, see `rramsim.celldrive`.
+            Voltage [V] that the other word lines' mean inputs add, see `rramsim.circuit.estimates`.
             One factor and offset for all inputs are the approximation of the mode `fast`.
         """
         if self.disturb_law is None:

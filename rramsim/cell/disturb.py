@@ -25,7 +25,7 @@ from rramsim.checks import InputError, nearest_name
 from rramsim.kernels import cell as kernels
 
 if TYPE_CHECKING:
-    from rramsim.cell.settings import DisturbConfig
+    from rramsim.cell.config import DisturbConfig
 
 __all__ = [
     "DisturbLaw",

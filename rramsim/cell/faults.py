@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from rramsim import random
-from rramsim.cell.settings import FaultsConfig
+from rramsim import streams
+from rramsim.cell.config import FaultsConfig
 from rramsim.kernels import cell as kernels
-from rramsim.random import Cause
+from rramsim.streams import Cause
 
 __all__ = ["draw_faults"]
 
@@ -24,11 +24,11 @@ def draw_faults(
     """
     stuck = np.zeros(shape, np.uint8)
     if config.cluster_cells == 1:
-        key = random.key(seed, Cause.FAULT, *keys)
+        key = streams.key(seed, Cause.FAULT, *keys)
         kernels.independent_faults(key, config.stuck_low_rate, config.stuck_high_rate, stuck)
         return stuck
     side = max(1, round(np.sqrt(config.cluster_cells)))
-    rng = random.stream(seed, Cause.FAULT, *keys)
+    rng = streams.stream(seed, Cause.FAULT, *keys)
     for value, rate in ((1, config.stuck_low_rate), (2, config.stuck_high_rate)):
         # corners reach beyond the border, so that every cell is equally likely to be covered
         n_corners = (shape[0] + side - 1) * (shape[1] + side - 1)

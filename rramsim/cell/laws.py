@@ -17,7 +17,7 @@ from rramsim.cell.levels import LevelScale
 from rramsim.checks import InputError, nearest_name
 
 if TYPE_CHECKING:
-    from rramsim.cell.settings import CellsConfig
+    from rramsim.cell.config import CellsConfig
 
 __all__ = ["ErrorLaw", "LognormalLaw", "NormalLaw", "error_law", "polynomial", "register_error_law"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from rramsim.cell.config import CellsConfig
 from rramsim.cell.laws import polynomial
-from rramsim.cell.settings import CellsConfig
 
 __all__ = ["read_sigma", "telegraph_amplitude"]
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from rramsim.cell.config import CellsConfig
 from rramsim.cell.laws import ErrorLaw, LognormalLaw, NormalLaw, polynomial
-from rramsim.cell.settings import CellsConfig
 
 __all__ = ["LevelErrors", "OverlapWarning", "check_overlap", "level_errors"]
 

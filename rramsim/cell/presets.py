@@ -68,19 +68,19 @@ class Preset:
 
     def cells(self, **overrides: Any) -> Any:
         """`CellsConfig` of this preset with some fields replaced."""
-        from rramsim.cell.settings import CellsConfig
+        from rramsim.cell.config import CellsConfig
 
         return CellsConfig(preset=self.name, **overrides)
 
     def faults(self, **overrides: Any) -> Any:
         """`FaultsConfig` of this preset."""
-        from rramsim.cell.settings import FaultsConfig
+        from rramsim.cell.config import FaultsConfig
 
         return FaultsConfig(preset=self.name, **overrides)
 
     def disturb(self, **overrides: Any) -> Any:
         """`DisturbConfig` of this preset."""
-        from rramsim.cell.settings import DisturbConfig
+        from rramsim.cell.config import DisturbConfig
 
         return DisturbConfig(preset=self.name, **overrides)
 
@@ -119,7 +119,7 @@ def _load_shipped(name: str) -> Preset:
 
 def preset_cells(name: str, n_levels: int | None) -> dict[str, Any]:
     """Values of [cells] for `n_levels` (None: the preset's own), settings objects inside."""
-    from rramsim.cell import settings
+    from rramsim.cell import config
     from rramsim.config import parse
 
     preset = load_preset(name)
@@ -129,12 +129,12 @@ def preset_cells(name: str, n_levels: int | None) -> dict[str, Any]:
         table.update(preset.variants.get(n_levels, {}))
         table["n_levels"] = n_levels
     kinds = {
-        "programming": settings.ProgrammingConfig,
-        "relaxation": settings.RelaxationConfig,
-        "drift": settings.DriftConfig,
-        "read_noise": settings.ReadNoiseConfig,
-        "telegraph": settings.TelegraphConfig,
-        "endurance": settings.EnduranceConfig,
+        "programming": config.ProgrammingConfig,
+        "relaxation": config.RelaxationConfig,
+        "drift": config.DriftConfig,
+        "read_noise": config.ReadNoiseConfig,
+        "telegraph": config.TelegraphConfig,
+        "endurance": config.EnduranceConfig,
     }
     for key, value in table.items():
         if key in kinds:
@@ -175,20 +175,20 @@ def _parse(text: dict[str, Any], stem: str, where: str, *, shipped: bool, name: 
 def _check_keys(tables: dict[str, Any], variants: dict[int, Any], where: str) -> None:
     import dataclasses
 
-    from rramsim.cell import settings
+    from rramsim.cell import config
 
     kinds = {
-        "cells": settings.CellsConfig,
-        "faults": settings.FaultsConfig,
-        "disturb": settings.DisturbConfig,
+        "cells": config.CellsConfig,
+        "faults": config.FaultsConfig,
+        "disturb": config.DisturbConfig,
     }
     nested = {
-        "programming": settings.ProgrammingConfig,
-        "relaxation": settings.RelaxationConfig,
-        "drift": settings.DriftConfig,
-        "read_noise": settings.ReadNoiseConfig,
-        "telegraph": settings.TelegraphConfig,
-        "endurance": settings.EnduranceConfig,
+        "programming": config.ProgrammingConfig,
+        "relaxation": config.RelaxationConfig,
+        "drift": config.DriftConfig,
+        "read_noise": config.ReadNoiseConfig,
+        "telegraph": config.TelegraphConfig,
+        "endurance": config.EnduranceConfig,
     }
 
     def check(table: dict[str, Any], kind: type, path: str) -> None:
@@ -196,13 +196,13 @@ def _check_keys(tables: dict[str, Any], variants: dict[int, Any], where: str) ->
         for key, value in table.items():
             if key not in names:
                 raise InputError(f"{where}: unknown key {path}.{key}; {nearest_name(key, names)}")
-            if key in nested and kind is settings.CellsConfig:
+            if key in nested and kind is config.CellsConfig:
                 check(value, nested[key], f"{path}.{key}")
 
     for key, table in tables.items():
         check(table, kinds[key], key)
     for number, table in variants.items():
-        check(table, settings.CellsConfig, f"variants.{number}.cells")
+        check(table, config.CellsConfig, f"variants.{number}.cells")
 
 
 def _plain(

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rramsim.cell.config import DisturbConfig
 from rramsim.cell.disturb import DisturbLaw, PowerLaw
-from rramsim.cell.settings import DisturbConfig
 from rramsim.kernels import cell as kernels
 
 __all__ = ["StressTables", "add_solved", "polarity", "sign"]

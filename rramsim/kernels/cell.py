@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit, prange
 
-from rramsim.kernels.random import normal_at, uniform_at
+from rramsim.kernels.counter import normal_at, uniform_at
 
 DRIFT_OFF, DRIFT_EXPONENTIAL, DRIFT_LOGARITHMIC, DRIFT_POWER = 0, 1, 2, 3
 DISTURB_OFF, DISTURB_POWER, DISTURB_EXPONENTIAL, DISTURB_TABLE = 0, 1, 2, 3

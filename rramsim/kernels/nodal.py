@@ -45,7 +45,7 @@ SUPER = 64  # rows brought up to date together
 
 
 class Plan(NamedTuple):
-    """Order of work for one wiring; made by `rramsim.wiring.plan`, all int64 unless said."""
+    """Order of work for one wiring; made by `rramsim.circuit.wiring.plan`, all int64 unless said."""
 
     steps: np.ndarray  # (n_steps, 3): 0 leaf group | 1 merge, first index, count
     leaves: np.ndarray  # (n_leaves, 7): program, i0, j0, offset, stride, port table, -
@@ -56,7 +56,7 @@ class Plan(NamedTuple):
     code: np.ndarray  # int32, slots of the elimination steps
     pivots: np.ndarray  # (n, 2): start in code, degree
     tables: np.ndarray  # int32, slot of each pair of ports
-    merges: np.ndarray  # (n_merges, 14): see `rramsim.wiring.plan`
+    merges: np.ndarray  # (n_merges, 14): see `rramsim.circuit.wiring.plan`
     segments: np.ndarray  # (n, 3): source, destination, length
 
 

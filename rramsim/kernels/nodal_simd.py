@@ -15,7 +15,7 @@ from numba.core import cgutils
 from numba.core.codegen import get_host_cpu_features
 from numba.extending import intrinsic
 
-from rramsim.kernels import nodal_plain
+from rramsim.kernels import plain
 
 ir = cgutils.ir
 WIDE = "+avx512f" in (config.CPU_FEATURES or get_host_cpu_features())
@@ -428,16 +428,16 @@ def _make_turn(stream):
 
 
 PLAIN = bool(config.DISABLE_JIT)  # type: ignore[attr-defined]  # set by numba at import
-eliminate_lanes: Any = nodal_plain.eliminate_lanes if PLAIN else _eliminate_lanes
-lane_weights: Any = nodal_plain.lane_weights if PLAIN else _lane_weights
-row_sums: Any = nodal_plain.row_sums if PLAIN else _row_sums
-solve_sliver: Any = nodal_plain.solve_sliver if PLAIN else _solve_sliver
-tile_update: Any = nodal_plain.make_tile_update(MR, NS) if PLAIN else _tile_update
-turn: Any = nodal_plain.turn if PLAIN else _make_turn(False)
-turn_stream: Any = nodal_plain.turn if PLAIN else _make_turn(True)
-make_mix_lanes: Any = nodal_plain.make_mix_lanes if PLAIN else _make_mix_lanes
-make_tile_mix: Any = nodal_plain.make_tile_mix if PLAIN else _make_tile_mix
-make_row_mix: Any = nodal_plain.make_row_mix if PLAIN else _make_row_mix
+eliminate_lanes: Any = plain.eliminate_lanes if PLAIN else _eliminate_lanes
+lane_weights: Any = plain.lane_weights if PLAIN else _lane_weights
+row_sums: Any = plain.row_sums if PLAIN else _row_sums
+solve_sliver: Any = plain.solve_sliver if PLAIN else _solve_sliver
+tile_update: Any = plain.make_tile_update(MR, NS) if PLAIN else _tile_update
+turn: Any = plain.turn if PLAIN else _make_turn(False)
+turn_stream: Any = plain.turn if PLAIN else _make_turn(True)
+make_mix_lanes: Any = plain.make_mix_lanes if PLAIN else _make_mix_lanes
+make_tile_mix: Any = plain.make_tile_mix if PLAIN else _make_tile_mix
+make_row_mix: Any = plain.make_row_mix if PLAIN else _make_row_mix
 
 WIDE_BATCH = 4  # vectors of input vectors carried down the tree together
 mix_wide, mix_narrow = make_mix_lanes(WIDE_BATCH), make_mix_lanes(1)

@@ -23,7 +23,7 @@ from rramsim.kernels.convolution import (
     tap_offsets,
     wide_pitch,
 )
-from rramsim.kernels.random import mix64
+from rramsim.kernels.counter import mix64
 from rramsim.kernels.read_simd import LANES, convert_lanes, turn
 
 ROWS_AT_ONCE = 128  # vectors laid out at a time by `read_rows`: a tile's drive stays in the cache
@@ -65,7 +65,7 @@ class Conversion(NamedTuple):
     passes: np.ndarray  # int64 (n_passes, 2): bit (-1: amplitude) and sign (0: both) of each array read
     scales: np.ndarray  # int64 (n_passes, n_slices): digital weight of each channel of a column
     tiles: np.ndarray  # int64 (n_row_tiles, 2): word lines of each row tile
-    table: np.ndarray  # float32 (4096,): `rramsim.random.normal_table`
+    table: np.ndarray  # float32 (4096,): `rramsim.streams.normal_table`
 
 
 @njit(cache=True, inline="always")

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit, prange
 
-from rramsim.kernels.random import normal_at
+from rramsim.kernels.counter import normal_at
 
 
 class Wear(NamedTuple):
@@ -37,7 +37,7 @@ class Split(NamedTuple):
 
 
 class Pulses(NamedTuple):
-    """Pulse model of write-verify, see `rramsim.programming`."""
+    """Pulse model of write-verify, see `rramsim.cell.programming`."""
 
     window: float  # [S] acceptance half-width
     gain: float  # fraction of the remaining error that a pulse closes

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from rramsim.network.graph import Node
+    from rramsim.network.node import Node
 
 __all__ = ["ELEMENTWISE"]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,37 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rramsim.checks import InputError, nearest_name
+from rramsim.network.node import Node
 from rramsim.network.operators import MAPPED, OPERATORS, required_parameters
 from rramsim.network.shaping import VIEWS
 
-__all__ = ["Network", "Node", "execute"]
+__all__ = ["Network", "execute"]
 
 PASS_NUMBERS = 1 << 20  # of the largest tensor in one pass: activations stay near the processor
 PASS_IMAGES = 1024  # at most, in one pass
-
-
-@dataclass(frozen=True)
-class Node:
-    """One operator; its single output bears its name.
-
-    Parameters
-    ----------
-    op : str
-        ONNX operator name.
-    inputs : tuple of str
-        Names of nodes, or "input".
-    attributes : dict
-        ONNX attributes.
-    parameters : dict of ndarray
-        Conv: "weight" (c_out, c_in / group, k_h, k_w), "bias"; Gemm and MatMul: "weight"
-        (c_in, c_out), "bias"; BatchNormalization: "scale", "bias", "mean", "variance".
-    """
-
-    name: str
-    op: str
-    inputs: tuple[str, ...]
-    attributes: dict[str, Any] = field(default_factory=dict)
-    parameters: dict[str, NDArray[Any]] = field(default_factory=dict)
 
 
 class Network:
@@ -278,15 +255,15 @@ class Network:
     def from_onnx(
         cls, path: str | Path, *, fold_batch_norm: bool = False, input_shape: Sequence[int] | None = None
     ) -> Network:
-        """Read an ONNX file; see `rramsim.network.onnx_import.from_onnx`."""
-        from rramsim.network.onnx_import import from_onnx
+        """Read an ONNX file; see `rramsim.network.onnx.from_onnx`."""
+        from rramsim.network.onnx import from_onnx
 
         return from_onnx(path, fold_batch_norm=fold_batch_norm, input_shape=input_shape)
 
     @classmethod
     def from_torch(cls, module: Any, example: Any, *, fold_batch_norm: bool = False) -> Network:
-        """Convert a torch module; see `rramsim.network.torch_import.from_torch`."""
-        from rramsim.network.torch_import import from_torch
+        """Convert a torch module; see `rramsim.network.torch.from_torch`."""
+        from rramsim.network.torch import from_torch
 
         return from_torch(module, example, fold_batch_norm=fold_batch_norm)
 

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from rramsim.kernels import convolution, windows
 from rramsim.network.elementwise import ELEMENTWISE
-from rramsim.network.lowering import as_maps, matrices, window_geometry
 from rramsim.network.shaping import SHAPING, axes_of
+from rramsim.network.windows import as_maps, matrices, window_geometry
 
 if TYPE_CHECKING:
-    from rramsim.network.graph import Node
+    from rramsim.network.node import Node
 
 __all__ = ["MAPPED", "OPERATORS", "required_parameters"]
 

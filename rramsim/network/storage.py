@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from rramsim.checks import InputError
-from rramsim.network.graph import Network, Node
+from rramsim.network.graph import Network
+from rramsim.network.node import Node
 
 __all__ = ["load", "save"]
 

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from rramsim.checks import InputError
-from rramsim.network.graph import Network, Node
+from rramsim.network.graph import Network
+from rramsim.network.node import Node
 
 __all__ = ["lenet5", "mlp", "resnet8", "resnet18", "vgg16"]
 

@@ -5,11 +5,10 @@ import dataclasses
 import numba
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from scipy import stats
 
-from rramsim import random
+from rramsim import streams
 from rramsim.cell import (
     CellArray,
     CellsConfig,
@@ -22,8 +21,8 @@ from rramsim.cell import (
     RelaxationConfig,
     TelegraphConfig,
 )
+from rramsim.cell.programming import write_cost, write_verify
 from rramsim.checks import InputError
-from rramsim.programming import write_cost, write_verify
 from tests.cell import naive
 
 FALSE_ALARM = 1e-6
@@ -148,7 +147,7 @@ class TestWriteVerify:
     def test_equals_its_twin(self, seed, n_writes):
         array = CellArray((3, 2), self.CONFIG, seed=seed, keys=(1,))
         wanted = np.array([[0, 15], [7, 3], [12, 9]])
-        keys = [int(random.key(seed, random.Cause.PULSE_SCATTER, 1, part)) for part in (0, 1)]
+        keys = [int(streams.key(seed, streams.Cause.PULSE_SCATTER, 1, part)) for part in (0, 1)]
         g = array.conductance.astype(float).ravel()
         for write in range(1, n_writes + 1):
             targets = wanted if write % 2 else 15 - wanted

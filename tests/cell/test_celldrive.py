@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from rramsim.cell import CellArray, CellsConfig, DisturbConfig
-from rramsim.celldrive import cell_drive
-from rramsim.solver import cell_voltages
-from rramsim.wiring import WiresConfig
+from rramsim.circuit.estimates import cell_drive
+from rramsim.circuit.solve import cell_voltages
+from rramsim.circuit.wiring import WiresConfig
 
 N = 48
 WIRES = WiresConfig(r_word=4.0, r_bit=4.0)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from rramsim.cell import CellArray, CellsConfig, DisturbConfig, load_preset
+from rramsim.cell.fit import fit
 from rramsim.checks import InputError
-from rramsim.device_fit import fit
 
 N_CELLS = 400
 

@@ -9,11 +9,10 @@ import tomllib
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from scipy import stats
 
-from rramsim import random
+from rramsim import streams
 from rramsim.cell import (
     CellArray,
     CellsConfig,
@@ -184,7 +183,7 @@ class TestLaws:
         for _ in range(n_writes):
             array.write(levels)
         keys = [
-            int(random.key(seed, cause, 7)) for cause in (random.Cause.CELL_FIXED, random.Cause.CELL_WRITE)
+            int(streams.key(seed, cause, 7)) for cause in (streams.Cause.CELL_FIXED, streams.Cause.CELL_WRITE)
         ]
         for cell in range(6):
             e = naive.deviate(fraction, *keys, cell, n_writes)

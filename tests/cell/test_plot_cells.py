@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from rramsim.cell import CellsConfig, DisturbConfig
+from rramsim.cell.fit import fit
+from rramsim.cell.plot import fit_figure, preset_figure
 from rramsim.checks import InputError
-from rramsim.device_fit import fit
-from rramsim.plot_cells import fit_figure, preset_figure
 
 
 def test_preset_figure_has_three_labelled_panels(tmp_path):

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from rramsim.cell import CellsConfig
-from rramsim.chip import ChipConfig
-from rramsim.mapping import MappingConfig
+from rramsim.chip.converters import ConverterConfig
+from rramsim.chip.layout import MappingConfig
+from rramsim.chip.simulated import ChipConfig
 from rramsim.network import Network, Node
-from rramsim.periphery import ConverterConfig
 
 
 def exact_cells(**changes):

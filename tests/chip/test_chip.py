@@ -2,16 +2,16 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from scipy import stats
 
 from rramsim.cell import CellsConfig, FaultsConfig, ReadNoiseConfig
 from rramsim.checks import InputError
-from rramsim.chip import ChipConfig, SimulatedChip
-from rramsim.deployment import Deployment, layer_shapes
-from rramsim.mapping import MappingConfig
-from rramsim.periphery import ConverterConfig
+from rramsim.chip.converters import ConverterConfig
+from rramsim.chip.layout import MappingConfig
+from rramsim.chip.simulated import ChipConfig, SimulatedChip
+from rramsim.host.deployment import Deployment
+from rramsim.host.layer import layer_shapes
 from tests.chip.conftest import conv_network, exact_cells, exact_chip, exact_converters
 
 RTOL_LAYER = 1e-5  # 24-bit converters, 16-bit levels on weights that lie on the grid, float32 sums

@@ -5,10 +5,11 @@ import pytest
 
 from rramsim.cell import CellsConfig, DisturbConfig, ReadNoiseConfig
 from rramsim.checks import InputError
-from rramsim.chip import ChipConfig, SimulatedChip
-from rramsim.deployment import Deployment, layer_shapes
-from rramsim.evaluation import evaluate_images
-from rramsim.mapping import MappingConfig
+from rramsim.chip.layout import MappingConfig
+from rramsim.chip.simulated import ChipConfig, SimulatedChip
+from rramsim.host.deployment import Deployment
+from rramsim.host.evaluation import evaluate_images
+from rramsim.host.layer import layer_shapes
 from rramsim.network import Network
 from tests.chip.conftest import conv_network
 

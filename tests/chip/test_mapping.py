@@ -2,17 +2,11 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
+from rramsim.blackbox.mapping import column_scale, levels_from_weights, weights_from_levels
 from rramsim.checks import InputError
-from rramsim.mapping import (
-    MappingConfig,
-    TileLayout,
-    column_scale,
-    levels_from_weights,
-    weights_from_levels,
-)
+from rramsim.chip.layout import MappingConfig, TileLayout
 
 KINDS = ("differential", "reference", "sliced")
 

@@ -8,13 +8,13 @@ import sys
 import numpy as np
 import pytest
 
+from rramsim.blackbox.windows import WindowCodes
 from rramsim.cell import CellsConfig, ReadNoiseConfig
-from rramsim.chip import ChipConfig, SimulatedChip
+from rramsim.chip.converters import ConverterConfig
+from rramsim.chip.layout import MappingConfig
+from rramsim.chip.simulated import ChipConfig, SimulatedChip
 from rramsim.kernels.read_simd import turn
 from rramsim.kernels.windows import Geometry
-from rramsim.lowered import WindowCodes
-from rramsim.mapping import MappingConfig
-from rramsim.periphery import ConverterConfig
 
 SHAPE = (37, 11)  # word lines and columns that fill no register tile
 
@@ -69,7 +69,7 @@ def test_threads_change_no_bit(monkeypatch, n_threads):
     for codes in (np.random.default_rng(5).integers(-127, 128, (700, 36)), WindowCodes(maps, geometry)):
         answers = []
         for count in (1, n_threads):
-            monkeypatch.setattr("rramsim.layer.get_num_threads", lambda count=count: count)
+            monkeypatch.setattr("rramsim.chip.layer.get_num_threads", lambda count=count: count)
             made = SimulatedChip(
                 ChipConfig(cells=CellsConfig(read_noise=ReadNoiseConfig(sigma_relative=0.05))),
                 {"layer": (36, 9)},
@@ -121,8 +121,8 @@ def test_without_compilation_the_same_codes():
     script = """
 import warnings
 import numpy as np
-from rramsim.chip import ChipConfig, SimulatedChip
-from rramsim.periphery import ConverterConfig
+from rramsim import ChipConfig, SimulatedChip
+from rramsim.chip.converters import ConverterConfig
 warnings.simplefilter("ignore", RuntimeWarning)  # NumPy scalars tell when a hash wraps
 chip = SimulatedChip(ChipConfig(converters=ConverterConfig(adc_noise=0.5)), {"layer": (19, 5)}, seed=3)
 chip.write("layer", np.random.default_rng(0).integers(0, 16, (19, 5, 2)))

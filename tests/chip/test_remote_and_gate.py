@@ -7,12 +7,13 @@ from multiprocessing.connection import Listener
 import numpy as np
 import pytest
 
+from rramsim.blackbox.gate import Gate, TierError
+from rramsim.blackbox.protocol import ChipProtocol, Tier
+from rramsim.blackbox.remote import RemoteChip, serve_chip
 from rramsim.checks import InputError
-from rramsim.chip import SimulatedChip
-from rramsim.deployment import Deployment, layer_shapes
-from rramsim.gate import Gate, TierError
-from rramsim.protocol import ChipProtocol, Tier
-from rramsim.remote import RemoteChip, serve_chip
+from rramsim.chip.simulated import SimulatedChip
+from rramsim.host.deployment import Deployment
+from rramsim.host.layer import layer_shapes
 from tests.chip.conftest import conv_network, exact_chip
 
 KEY = b"test"

@@ -3,14 +3,15 @@
 import numpy as np
 import pytest
 
+from rramsim.blackbox.windows import border_classes
 from rramsim.cell import DisturbConfig
 from rramsim.checks import InputError
-from rramsim.chip import ChipConfig, SimulatedChip
-from rramsim.deployment import Deployment, layer_shapes
-from rramsim.lowered import border_classes
-from rramsim.mapping import MappingConfig
-from rramsim.periphery import ConverterConfig
-from rramsim.wiring import WiresConfig
+from rramsim.chip.converters import ConverterConfig
+from rramsim.chip.layout import MappingConfig
+from rramsim.chip.simulated import ChipConfig, SimulatedChip
+from rramsim.circuit.wiring import WiresConfig
+from rramsim.host.deployment import Deployment
+from rramsim.host.layer import layer_shapes
 from tests.chip.conftest import conv_network, exact_cells, exact_chip, exact_converters
 
 R_WORD, R_BIT = 3.0, 5.0

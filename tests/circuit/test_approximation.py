@@ -5,10 +5,10 @@ import itertools
 import numpy as np
 import pytest
 
-from rramsim.approximation import estimate_conductance, ideal_conductance
 from rramsim.checks import InputError
-from rramsim.solver import effective_conductance
-from rramsim.wiring import WiresConfig
+from rramsim.circuit.estimates import estimate_conductance, ideal_conductance
+from rramsim.circuit.solve import effective_conductance
+from rramsim.circuit.wiring import WiresConfig
 
 
 @pytest.mark.parametrize("both", list(itertools.product([False, True], repeat=2)))

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from rramsim.checks import InputError
-from rramsim.crossbar import Crossbar
-from rramsim.solver import attenuation, cell_voltages, effective_conductance, output_currents, solve_crossbar
-from rramsim.wiring import WiresConfig
+from rramsim.circuit.crossbar import Crossbar
+from rramsim.circuit.estimates import attenuation
+from rramsim.circuit.solve import cell_voltages, effective_conductance, output_currents, solve_crossbar
+from rramsim.circuit.wiring import WiresConfig
 
 CIRCUIT = {"r_word": 2.0, "r_bit": 3.0, "r_driver": 20.0}
 

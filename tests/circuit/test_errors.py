@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from rramsim import newton
 from rramsim.checks import ConvergenceError, InputError
-from rramsim.crossbar import Crossbar
-from rramsim.solver import effective_conductance, effective_conductances, prepare, solve_crossbar
-from rramsim.wiring import Lines, WiresConfig
+from rramsim.circuit import newton
+from rramsim.circuit.crossbar import Crossbar
+from rramsim.circuit.solve import effective_conductance, effective_conductances, prepare, solve_crossbar
+from rramsim.circuit.wiring import Lines, WiresConfig
 
 G = np.full((3, 4), 1e-5)
 V = np.ones((2, 3))

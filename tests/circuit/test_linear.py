@@ -8,13 +8,12 @@ import sys
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
-from hypothesis import strategies as st
+from hypothesis import assume, given, settings, strategies as st
 
 from rramsim.checks import InputError
-from rramsim.elimination import Factorisation
-from rramsim.solver import (
-    attenuation,
+from rramsim.circuit.elimination import Factorisation
+from rramsim.circuit.estimates import attenuation
+from rramsim.circuit.solve import (
     cell_voltages,
     effective_conductance,
     effective_conductances,
@@ -22,7 +21,7 @@ from rramsim.solver import (
     prepare,
     solve_crossbar,
 )
-from rramsim.wiring import WiresConfig
+from rramsim.circuit.wiring import WiresConfig
 
 from .naive import exact
 
@@ -333,7 +332,7 @@ def test_sneak_path():
 def test_without_jit():
     """The plain NumPy loops that take the place of the vector ones give the same circuit."""
     code = (
-        "import numpy as np; from rramsim.solver import solve_crossbar\n"
+        "import numpy as np; from rramsim.circuit.solve import solve_crossbar\n"
         "g = np.random.default_rng(1).uniform(1e-6, 1e-3, (9, 10))\n"
         "s = solve_crossbar(g, np.ones((1, 9)), r_word=2.0, r_bit=3.0, r_driver=5.0)\n"
         "print(s.i_out.sum().hex(), s.v_bit.sum().hex())"

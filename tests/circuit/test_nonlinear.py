@@ -2,12 +2,11 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
-from rramsim.newton import sinh_law, solve_lines, solve_nodes
-from rramsim.solver import output_currents, prepare, solve_crossbar
-from rramsim.wiring import Lines, WiresConfig
+from rramsim.circuit.newton import sinh_law, solve_lines, solve_nodes
+from rramsim.circuit.solve import output_currents, prepare, solve_crossbar
+from rramsim.circuit.wiring import Lines, WiresConfig
 
 from .naive import newton
 from .test_linear import error

@@ -5,9 +5,9 @@ import io
 import numpy as np
 import pytest
 
-from rramsim.crossbar import Crossbar
-from rramsim.solver import solve_crossbar
-from rramsim.wiring import WiresConfig
+from rramsim.circuit.crossbar import Crossbar
+from rramsim.circuit.solve import solve_crossbar
+from rramsim.circuit.wiring import WiresConfig
 
 from . import ngspice
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from rramsim.checks import InputError
-from rramsim.datasets import DEBIAN_FASHION, balanced_split, data_path, load_dataset
+from rramsim.datasets.embedded import DEBIAN_FASHION, balanced_split, load_dataset
+from rramsim.datasets.teachers import data_path
 
 
 @pytest.fixture(scope="module")

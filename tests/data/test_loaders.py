@@ -10,9 +10,9 @@ import h5py
 import numpy as np
 import pytest
 
-from rramsim import datafiles, datasets
 from rramsim.checks import InputError
-from rramsim.datasets import balanced_split, load_dataset, make_dataset
+from rramsim.datasets import embedded, files
+from rramsim.datasets.embedded import balanced_split, load_dataset, make_dataset
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ def test_idx_of_other_types(tmp_path):
     values = np.array([[1.5, -2.0]], dtype=">f4")
     raw = bytes([0, 0, 0x0D, 2]) + struct.pack(">2I", 1, 2) + values.tobytes()
     (tmp_path / "x").write_bytes(raw)
-    np.testing.assert_array_equal(datafiles.read_idx(tmp_path / "x"), values)
+    np.testing.assert_array_equal(files.read_idx(tmp_path / "x"), values)
 
 
 def write_cifar(directory, rng, n_classes, n=100):
@@ -256,7 +256,7 @@ def test_unknown_names():
     with pytest.raises(InputError, match="did you mean 'validation'"):
         load_dataset("digits", split="validaton")
     with pytest.raises(InputError, match="is missing; reinstall"):
-        datasets.data_path("no_such_thing")
+        embedded.data_path("no_such_thing")
 
 
 def test_splits_must_agree_in_shape():
@@ -285,14 +285,14 @@ def fashion_mirror(tmp_path, rng, monkeypatch):
     """A small stand-in for the Fashion-MNIST server, and a machine without the Debian package."""
     mirror = tmp_path / "mirror"
     arrays = write_mnist(mirror, rng, packed=True)
-    sums = {name: hashlib.sha256(arrays[name]).hexdigest() for name in datasets.FASHION_SHA256}
+    sums = {name: hashlib.sha256(arrays[name]).hexdigest() for name in embedded.FASHION_SHA256}
     indices = balanced_split(arrays["train"][1])
     np.savez(tmp_path / "indices.npz", **indices)
-    monkeypatch.setattr(datasets, "FASHION_URL", mirror.as_uri())
-    monkeypatch.setattr(datasets, "FASHION_SHA256", sums)
-    monkeypatch.setattr(datasets, "DEBIAN_FASHION", tmp_path / "no_package")
-    datasets.load_dataset("fashion_mnist")  # held in memory, so that its files are not sought below
-    monkeypatch.setattr(datasets, "data_path", lambda *parts: tmp_path / "indices.npz")
+    monkeypatch.setattr(embedded, "FASHION_URL", mirror.as_uri())
+    monkeypatch.setattr(embedded, "FASHION_SHA256", sums)
+    monkeypatch.setattr(embedded, "DEBIAN_FASHION", tmp_path / "no_package")
+    embedded.load_dataset("fashion_mnist")  # held in memory, so that its files are not sought below
+    monkeypatch.setattr(embedded, "data_path", lambda *parts: tmp_path / "indices.npz")
     monkeypatch.setenv("RRAMSIM_DATA", str(tmp_path / "store"))
     return mirror
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from rramsim.checks import InputError
-from rramsim.datasets import load_dataset, load_teacher, teacher_names
+from rramsim.datasets.embedded import load_dataset
+from rramsim.datasets.teachers import load_teacher, teacher_names
 
 # weights in mapped layers and the least test accuracy with which a teacher may ship
 TEACHERS = {"cnn_digits": (1_864, 0.98), "lenet5_fashion": (61_470, 0.91), "resnet8_fashion": (77_072, 0.923)}

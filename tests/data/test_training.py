@@ -9,7 +9,8 @@ import sys
 import numpy as np
 import pytest
 
-from rramsim.datasets import data_path, load_dataset
+from rramsim.datasets.embedded import load_dataset
+from rramsim.datasets.teachers import data_path
 from rramsim.network import Network
 
 torch = pytest.importorskip("torch", reason="needs the extra `train`")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from rramsim.archive import open_archive
+from finetune.study.archive import open_archive
 
 CONFIG = """
 [experiment]
@@ -35,7 +35,7 @@ strategies = ["lsq.affine"]
 def command() -> list[str]:
     """The console script beside this interpreter; the module where the package is not installed."""
     script = shutil.which("rramsim", path=str(Path(sys.executable).parent))
-    return [script] if script else [sys.executable, "-m", "finetune.cli"]
+    return [script] if script else [sys.executable, "-m", "finetune.study.cli"]
 
 
 def test_a_whole_experiment(command: list[str], tmp_path: Path) -> None:

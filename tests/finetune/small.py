@@ -3,9 +3,10 @@
 import numpy as np
 
 from rramsim.cell import CellsConfig, FaultsConfig
-from rramsim.chip import ChipConfig, SimulatedChip
-from rramsim.deployment import Deployment, layer_shapes
-from rramsim.mapping import MappingConfig
+from rramsim.chip.layout import MappingConfig
+from rramsim.chip.simulated import ChipConfig, SimulatedChip
+from rramsim.host.deployment import Deployment
+from rramsim.host.layer import layer_shapes
 from rramsim.network import Network, Node
 
 

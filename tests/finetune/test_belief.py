@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from finetune.belief import CellBelief, choose_writes, observe, programming_variance
+from finetune.evidence.belief import CellBelief, choose_writes, observe, programming_variance
 from rramsim.checks import InputError
 
 LEVELS = np.linspace(0.0, 1.0, 16)

@@ -5,16 +5,17 @@ import functools
 import numpy as np
 import pytest
 
+from finetune.evidence.identify import cell_factors
 from finetune.strategies.base import COMPONENTS
-from finetune.strategies.compensate import nearest_pairs, representable
-from finetune.strategies.identify import cell_factors
-from finetune.tune import Tuner, tune
+from finetune.strategies.sequential import nearest_pairs, representable
+from finetune.tuner import Tuner, tune
+from rramsim.blackbox.mapping import levels_from_weights, weights_from_levels
 from rramsim.cell import CellsConfig
 from rramsim.checks import InputError
-from rramsim.chip import ChipConfig, SimulatedChip
-from rramsim.deployment import layer_shapes
-from rramsim.mapping import MappingConfig, levels_from_weights, weights_from_levels
-from rramsim.periphery import ConverterConfig
+from rramsim.chip.converters import ConverterConfig
+from rramsim.chip.layout import MappingConfig
+from rramsim.chip.simulated import ChipConfig, SimulatedChip
+from rramsim.host.layer import layer_shapes
 from tests.finetune import small
 
 CELLS = {"law": "lognormal", "n_levels": 16, "g_max": 40e-6, "on_off_ratio": 30.0, "fixed_fraction": 0.5}

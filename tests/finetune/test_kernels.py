@@ -1,10 +1,9 @@
 """Kernels of the tuner against their definitions."""
 
 import numpy as np
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
-from finetune import kernels
+from finetune.evidence import kernels
 
 
 def naive_moves(

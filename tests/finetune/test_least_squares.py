@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from finetune.bench import Bench
-from finetune.strategies.identify import cell_factors, conductances, identify, learn
-from finetune.strategies.samples import take_samples
-from finetune.strategies.work import Work
-from finetune.tune import tune
-from rramsim.deployment import layer_shapes
-from rramsim.protocol import Tier
-from rramsim.remote import RemoteChip, serve_chip
+from finetune.evidence.identify import cell_factors, conductances, identify, learn
+from finetune.evidence.layer import Work
+from finetune.evidence.samples import take_samples
+from finetune.tuner import tune
+from rramsim.blackbox.protocol import Tier
+from rramsim.blackbox.remote import RemoteChip, serve_chip
+from rramsim.host.layer import layer_shapes
 from tests.fake_chip import FakeChip
 from tests.finetune import small
 from tests.finetune.small import mapped

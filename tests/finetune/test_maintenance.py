@@ -3,14 +3,16 @@
 import numpy as np
 import pytest
 
-from finetune.schedule import AlternatingReads, Caretaker, Policy, operate
-from finetune.strategies.maintenance import Maintain
-from finetune.strategies.reference_points import backward, oracle
-from finetune.tune import tune
+from finetune.caretaker import AlternatingReads, Caretaker, Policy, operate
+from finetune.references import oracle
+from finetune.strategies.maintain import Maintain
+from finetune.strategies.surrogate import backward
+from finetune.tuner import tune
 from rramsim.cell import DisturbConfig
 from rramsim.checks import InputError
-from rramsim.chip import SimulatedChip
-from rramsim.deployment import Deployment, layer_shapes
+from rramsim.chip.simulated import SimulatedChip
+from rramsim.host.deployment import Deployment
+from rramsim.host.layer import layer_shapes
 from tests.finetune import small
 
 DRIFT = DisturbConfig(law="drift", parameters={"rate": 0.15})

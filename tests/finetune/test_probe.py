@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 
 from finetune.bench import Bench
-from finetune.strategies.base import parse
+from finetune.evidence.layer import Work
+from finetune.evidence.samples import Probes, take_samples
+from finetune.strategies.composition import parse
 from finetune.strategies.identify import Identify
 from finetune.strategies.rewrite import Rewrite
-from finetune.strategies.samples import Probes, take_samples
-from finetune.strategies.work import Work
-from finetune.tune import tune
-from rramsim.gate import TierError
-from rramsim.protocol import Tier
+from finetune.tuner import tune
+from rramsim.blackbox.gate import TierError
+from rramsim.blackbox.protocol import Tier
 from tests.finetune import small
 
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from finetune.config import ExperimentConfig, ExperimentTable, LifetimeTable, TuningTable
-from finetune.trial import Materials, method_groups, run_methods, shared_starts
-from finetune.tune import Tuner, tune
+from finetune.study.config import ExperimentConfig, ExperimentTable, LifetimeTable, TuningTable
+from finetune.study.trial import Materials, method_groups, run_methods, shared_starts
+from finetune.tuner import Tuner, tune
 from rramsim.cell import DisturbConfig
 from rramsim.checks import InputError
 from tests.finetune import small

@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 
 from finetune.bench import Bench
-from finetune.budget import Budget
-from finetune.strategies.base import parse
+from finetune.evidence.layer import Work
+from finetune.evidence.samples import Samples
+from finetune.meter import Budget
+from finetune.strategies.composition import parse
 from finetune.strategies.rewrite import Best
-from finetune.strategies.samples import Samples
-from finetune.strategies.work import Work
-from finetune.tune import tune
+from finetune.tuner import tune
+from rramsim.blackbox.protocol import ForwardingChip, Tier
 from rramsim.checks import InputError
-from rramsim.deployment import Deployment
-from rramsim.protocol import ForwardingChip, Tier
+from rramsim.host.deployment import Deployment
 from tests.finetune import small
 
 SILENT = 3  # channel of conv2 (group 0) that the next layer ignores

@@ -4,17 +4,17 @@ import numpy as np
 import pytest
 
 from finetune.bench import Bench
-from finetune.budget import Budget
-from finetune.measurement import Measurement
-from finetune.parameters import HostParameters
-from finetune.strategies.base import parse
+from finetune.evidence.host_vector import HostParameters
+from finetune.evidence.measurement import Measurement
+from finetune.evidence.sensitivity import channel_weights, descendants, image_weights
+from finetune.meter import Budget
+from finetune.strategies.composition import parse
 from finetune.strategies.zeroth_order import tail_layers
-from finetune.tune import Tuner, tune
-from finetune.weighting import channel_weights, descendants, image_weights
+from finetune.tuner import Tuner, tune
+from rramsim.blackbox.gate import Gate
+from rramsim.blackbox.protocol import Tier
 from rramsim.checks import InputError
-from rramsim.gate import Gate
-from rramsim.protocol import Tier
-from rramsim.random import Cause, stream
+from rramsim.streams import Cause, stream
 from tests.finetune import small
 from tests.finetune.small import mapped
 
@@ -57,7 +57,7 @@ def test_lowers_the_error_of_mapped_chips(net, calibration, strategy, share):
 
 def test_range_is_found_again(net, calibration):
     """Converters set far too wide for 4 bits: the search brings most of the loss back."""
-    from rramsim.periphery import ConverterConfig
+    from rramsim.chip.converters import ConverterConfig
 
     table = []
     for number in range(12):
@@ -167,7 +167,7 @@ def test_works_with_outputs_alone(net, calibration):
 
 def test_measurement_reads_only_what_lies_behind_a_change(net, calibration):
     """With a noiseless converter the cached and the full measurement agree exactly."""
-    from rramsim.periphery import ConverterConfig
+    from rramsim.chip.converters import ConverterConfig
 
     chip = small.chip(net, converters=ConverterConfig(adc_noise=0.0))
     deployment = mapped(net, chip, calibration)

@@ -3,11 +3,10 @@
 import h5py
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from rramsim.checks import InputError
-from rramsim.network import Network, Node, lowering
+from rramsim.network import Network, Node, windows
 
 RTOL = 2e-6  # float32 sums of a few hundred terms
 
@@ -60,8 +59,8 @@ def test_convolution_and_its_lowering(stride, dilation, pad, groups, kernel, c_o
     want = naive_convolution(x, weight, bias, stride, dilation, pad, groups)
     got = Network([node], x.shape[1:], "conv").run(x)
     assert np.abs(got - want).max() <= RTOL * np.abs(want).max()
-    columns = [lowering.lower(node, x, g) @ m for g, m in enumerate(lowering.matrices(node))]
-    lowered = lowering.raise_outputs(node, x.shape, columns) + bias[:, None, None]
+    columns = [windows.lower(node, x, g) @ m for g, m in enumerate(windows.matrices(node))]
+    lowered = windows.raise_outputs(node, x.shape, columns) + bias[:, None, None]
     assert np.abs(lowered - want).max() <= RTOL * np.abs(want).max()
 
 
@@ -81,7 +80,7 @@ def test_lowering_keeps_narrow_integers():
     weight = np.zeros((2, 1, 3, 3), dtype=np.float32)
     node = conv_node(weight, np.zeros(2, dtype=np.float32), pad=1)
     codes = np.arange(16, dtype=np.uint8).reshape(1, 1, 4, 4)
-    vectors = lowering.lower(node, codes)
+    vectors = windows.lower(node, codes)
     assert vectors.dtype == np.uint8
     np.testing.assert_array_equal(vectors[5], [0, 1, 2, 4, 5, 6, 8, 9, 10])
     np.testing.assert_array_equal(vectors[0], [0, 0, 0, 0, 0, 1, 0, 4, 5])

@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 
+from rramsim.blackbox.mapping import column_scale
 from rramsim.checks import InputError
-from rramsim.chip import SimulatedChip
-from rramsim.deployment import Deployment, layer_shapes
-from rramsim.mapping import column_scale
-from rramsim.network import Network, lowering
+from rramsim.chip.simulated import SimulatedChip
+from rramsim.host.deployment import Deployment
+from rramsim.host.layer import layer_shapes
+from rramsim.network import Network, windows
 from tests.chip.conftest import exact_chip
 from tests.network.witness import RTOL
 
@@ -181,7 +182,7 @@ def on_grid(network, n_levels):
         node = network.node(name)
         matrices = [
             np.rint(m / column_scale(m) * (n_levels - 1)) * (column_scale(m) / (n_levels - 1))
-            for m in lowering.matrices(node)
+            for m in windows.matrices(node)
         ]
         weight = node.parameters["weight"]
         rounded = (

@@ -1,0 +1,1 @@
+"""What a chip's answers say about it: samples, identification, beliefs, sensitivities."""

@@ -1,0 +1,261 @@
+"""System identification: the realised weights of a layer from its inputs and outputs alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from finetune.evidence.layer import Work
+from finetune.evidence.samples import Probes, Reading, Samples
+from rramsim.blackbox.mapping import reference_level
+from rramsim.blackbox.protocol import Datasheet, LayerInfo
+from rramsim.checks import InputError
+
+__all__ = [
+    "Estimate",
+    "Spread",
+    "cell_factors",
+    "cell_unit",
+    "identify",
+    "identify_flops",
+    "noise_variance",
+    "observe_spread",
+    "weight_variance",
+]
+
+NOISE_VECTORS = 512  # vectors read twice for the noise of a reading
+ROUNDING = 1.0 / 12.0  # variance of rounding to integer codes, in codes squared
+
+
+def cell_unit(work: Work) -> float:
+    """Conductance [S] in which cells are counted: g_unit, or the window where a weight is sliced."""
+    sheet = work.bench.deployment.chip.datasheet
+    return sheet.levels[-1] - sheet.levels[0] if sheet.mapping == "sliced" else work.info.g_unit
+
+
+def cell_factors(sheet: Datasheet, n_cells: int) -> NDArray[np.float64]:
+    """Weight of a `cell_unit` of conductance in each cell of a weight, shape (n_cells,).
+
+    (1, -1) for a pair, (1,) for one cell against a reference, and for slices the digits' shares, most
+    significant first, such as (0.94, -0.94, 0.06, -0.06).
+    """
+    if n_cells == 1:
+        return np.ones(1)
+    shares = np.ones(1)
+    if sheet.mapping == "sliced":
+        powers = float(sheet.n_levels) ** np.arange(n_cells // 2)[::-1]
+        shares = powers * (sheet.n_levels - 1) / (powers[0] * sheet.n_levels - 1)
+    return np.stack([shares, -shares], axis=1).ravel()
+
+
+def noise_variance(work: Work, samples: Samples) -> NDArray[np.float64]:
+    """Variance of one conversion: half the mean square of two reads' difference, and rounding.
+
+    Returns
+    -------
+    ndarray, shape (n_cols,)
+        In normalised units squared, per row tile.
+    """
+    picks = samples.picks[:: max(1, samples.n // NOISE_VECTORS)]
+    first, second = work.read(picks, per_tile=True), work.read(picks, per_tile=True)
+    difference = (first.codes - second.codes).astype(np.float64)
+    # rounding is part of the difference already, unless there is too little noise to dither it
+    variance = max(0.5 * float(np.square(difference).mean()), ROUNDING)
+    return variance * np.square(work.unit)
+
+
+@dataclass
+class Spread:
+    """What a write leaves around a level of conductance u: ``var = relative**2 u**2 + absolute**2``.
+
+    Conductances are in units of `cell_unit`. Learnt by empirical Bayes, pooled over the layers tuned so
+    far: the mean square of an output's deviation is linear in both variances.
+
+    Attributes
+    ----------
+    normal : ndarray, shape (2, 2), and rhs : ndarray, shape (2,)
+        Normal equations of the fit so far.
+    """
+
+    normal: NDArray[np.float64]
+    rhs: NDArray[np.float64]
+    scale: float = 1.0
+
+    @classmethod
+    def unknown(cls, scale: float = 1.0) -> Spread:
+        """Before any reading: spreads of 0.25 and 0.015, worth a column or two of evidence."""
+        weights = np.array([50.0, 5000.0])
+        return cls(np.diag(weights), weights * np.square([0.25, 0.015]), scale)
+
+    @property
+    def variances(self) -> tuple[float, float]:
+        """Relative and absolute variance, both >= 0 by non-negative least squares."""
+        (a, _), (_, b) = self.normal
+        y, z = self.rhs
+        both = np.linalg.solve(self.normal, self.rhs)
+        if both.min() < 0:
+            options = [np.array([max(y / a, 0.0), 0.0]), np.array([0.0, max(z / b, 0.0)])]
+            both = min(options, key=lambda v: float(v @ self.normal @ v - 2 * v @ self.rhs))
+        relative, absolute = both * self.scale**2
+        return float(max(relative, 1e-6)), float(max(absolute, 1e-8))
+
+    def of(self, u: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Variance of a write to conductance u."""
+        relative, absolute = self.variances
+        return relative * np.square(u) + absolute
+
+
+def observe_spread(
+    spread: Spread,
+    samples: Samples,
+    reading: Reading,
+    conductance: NDArray[np.float64],
+    noise: NDArray[np.float64],
+) -> None:
+    """Add a layer's evidence: outputs minus what the written levels stand for.
+
+    Parameters
+    ----------
+    conductance : ndarray, shape (n_rows, n_cols, n_cells)
+        Nominal conductances written, in units of `cell_unit`.
+    noise : ndarray, shape (n_cols,)
+        Variance of one conversion.
+    """
+    sheet, n_cells = samples.work.bench.deployment.chip.datasheet, conductance.shape[2]
+    factors = cell_factors(sheet, n_cells)
+    nominal = conductance @ factors
+    if n_cells == 1:  # the reference line is subtracted
+        nominal -= sheet.levels[reference_level(sheet.n_levels)] / cell_unit(samples.work)
+    energy = np.diag(samples.gram)
+    features, squares = [], []
+    for tile, (top, bottom) in enumerate(samples.work.info.row_tiles):
+        predicted = samples.x[:, top:bottom] @ nominal[top:bottom].astype(np.float32)
+        residual = reading.tiles[tile] - predicted
+        residual -= residual.mean(axis=0)
+        free = ~reading.saturated[tile]
+        count = np.maximum(free.sum(axis=0), 1)
+        squares.append((np.square(residual) * free).sum(axis=0) / count - noise)
+        relative = energy[top:bottom] @ np.square(conductance[top:bottom] * factors).sum(axis=2)
+        absolute = energy[top:bottom].sum() * float(np.square(factors).sum())
+        features.append(np.stack([relative, np.full(relative.size, absolute)], axis=1))
+    a, y = np.concatenate(features), np.concatenate(squares)
+    # the scatter of a sum of squares grows with its mean: divide by a first guess of it
+    size = np.maximum(a @ np.array([0.1, 0.005]), 1e-30)
+    a, y = a / size[:, None], y / size
+    spread.normal += a.T @ a
+    spread.rhs += a.T @ y
+
+
+@dataclass
+class Estimate:
+    """Posterior of a layer's weights, normalised."""
+
+    weights: NDArray[np.float64]  # (n_rows, n_cols), mean
+    variance: NDArray[np.float64]  # same shape
+    prior_variance: NDArray[np.float64]  # same shape, outliers widened
+
+    @property
+    def determined(self) -> NDArray[np.float64]:
+        """Share of the prior variance that the outputs have removed, 0 to 1, per weight."""
+        return 1.0 - self.variance / np.maximum(self.prior_variance, 1e-30)
+
+
+def identify_flops(info: LayerInfo, n_samples: int) -> float:
+    """Arithmetic of one reading and `identify`: products with the samples, an inverse per column and tile."""
+    inverses = 2.0 * info.n_cols * sum((b - a) ** 3 for a, b in info.row_tiles)
+    return inverses + 8.0 * n_samples * info.n_rows * info.n_cols
+
+
+def identify(
+    samples: Samples | Probes,
+    reading: Reading,
+    prior: NDArray[np.float64],
+    variance: NDArray[np.float64],
+    noise: NDArray[np.float64],
+    *,
+    rounds: int = 2,
+    tail: float = 4.0,
+) -> Estimate:
+    """Bayesian ridge regression of outputs on inputs, per column and row tile.
+
+    ``mean = m + (X'X + s^2 V^-1)^-1 X'(Y - X m)``, posterior covariance ``s^2 (X'X + s^2 V^-1)^-1``.
+    Rounds before the last share one factorisation between columns and widen the prior of weights that
+    stand out, as a Student-t prior with `tail` degrees of freedom does (expectation-maximisation): stuck
+    cells. Saturated samples are filled in with the estimate's own prediction, whose fixed point is to
+    leave them out.
+
+    Parameters
+    ----------
+    prior, variance : ndarray, shape (n_rows, n_cols)
+        Prior mean and variance of the weights.
+    noise : ndarray, shape (n_cols,)
+        Variance of one conversion.
+    """
+    mean, posterior, widened = prior.copy(), variance.copy(), variance.copy()
+    for tile, (top, bottom) in enumerate(samples.work.info.row_tiles):
+        rows = slice(top, bottom)
+        x, gram = samples.x[:, rows], samples.gram[rows, rows]
+        n_rows = bottom - top
+        y, bad = reading.tiles[tile], reading.saturated[tile]
+        v = np.maximum(variance[rows], 1e-12).copy()
+        diagonal = np.arange(n_rows)
+        for turn in range(rounds):
+            if turn and bad.any():
+                y = np.where(bad, _offset(y, x @ mean[rows].astype(np.float32), bad), y)
+            residual = y - x @ prior[rows].astype(np.float32)
+            residual = residual - residual.mean(axis=0)
+            slope = (x.T @ residual).astype(np.float64) / samples.n
+            weight = noise / samples.n
+            if turn + 1 < rounds:  # a first look: one factorisation with the rows' mean variances
+                shared = np.linalg.inv(gram + np.diag(weight.mean() / v.mean(axis=1)))
+                step = shared @ slope
+                left = weight * np.diag(shared)[:, None]
+                v = np.maximum((tail * v + np.square(step) + left) / (tail + 1.0), 0.25 * v)
+            else:
+                systems = np.repeat(gram[None], v.shape[1], axis=0)
+                systems[:, diagonal, diagonal] += (weight / v).T
+                inverse = np.linalg.inv(systems)
+                step = np.matmul(inverse, slope.T[:, :, None])[:, :, 0].T
+                left = weight * inverse[:, diagonal, diagonal].T
+            mean[rows] = prior[rows] + step
+        posterior[rows], widened[rows] = left, v
+    return Estimate(mean, posterior, widened)
+
+
+def _offset(y: NDArray[Any], predicted: NDArray[Any], bad: NDArray[np.bool_]) -> NDArray[Any]:
+    """Predictions shifted to the unsaturated readings' mean, column by column."""
+    good = ~bad
+    count = np.maximum(good.sum(axis=0), 1)
+    return predicted + ((y - predicted) * good).sum(axis=0) / count
+
+
+def learn(work: Work, samples: Samples, reading: Reading, scale: float) -> tuple[Spread, NDArray[np.float64]]:
+    """Noise of this layer's conversions, and the spread of writes from all layers so far."""
+    noise = noise_variance(work, samples)
+    known = work.knowledge
+    if "spread_normal" in known:
+        spread = Spread(np.array(known["spread_normal"]), np.array(known["spread_rhs"]), scale)
+    else:
+        spread = Spread.unknown(scale)
+    observe_spread(spread, samples, reading, conductances(work), noise)
+    known["spread_normal"], known["spread_rhs"] = spread.normal.copy(), spread.rhs.copy()
+    return spread, noise
+
+
+def conductances(work: Work) -> NDArray[np.float64]:
+    """Nominal conductance of every cell, in units of `cell_unit`, shape (n_rows, n_cols, n_cells)."""
+    sheet = work.bench.deployment.chip.datasheet
+    levels = work.host.levels
+    if levels is None:
+        raise InputError(f"layer {work.layer!r} was never written: identification needs its levels")
+    return np.asarray(sheet.levels)[levels] / cell_unit(work)
+
+
+def weight_variance(work: Work, spread: Spread) -> NDArray[np.float64]:
+    """Variance of every weight after its cells were written, shape (n_rows, n_cols)."""
+    g = conductances(work)
+    factors = cell_factors(work.bench.deployment.chip.datasheet, g.shape[2])
+    return (spread.of(g) * np.square(factors)).sum(axis=2)

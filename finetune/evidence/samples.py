@@ -1,0 +1,171 @@
+"""Sampled inputs of a layer and their second moments: the common ground of all least squares here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from finetune.evidence.layer import Work
+from rramsim.blackbox.codes import adc_code_max, dac_codes
+from rramsim.blackbox.mapping import weights_from_levels
+
+__all__ = ["Probes", "Reading", "Samples", "probe_count", "sample_count", "take_samples"]
+
+LEAST = 4096  # vectors at least (or all there are)
+PER_ROW = 12  # vectors per row of the layer
+PROBES_PER_ROW = 16  # designed vectors per row of the layer
+FILLED = 0.7  # share of the converter's range that they may fill
+
+
+def sample_count(n_rows: int, n_vectors: int) -> int:
+    """Vectors that least squares reads per step."""
+    return min(n_vectors, max(LEAST, PER_ROW * n_rows))
+
+
+class Reading:
+    """Outputs of the sampled vectors, normalised and per row tile."""
+
+    def __init__(self, tiles: NDArray[np.float32], saturated: NDArray[np.bool_]) -> None:
+        self.tiles = tiles  # (n_row_tiles, n_samples, n_cols)
+        self.saturated = saturated  # same shape
+
+    @property
+    def total(self) -> NDArray[np.float32]:
+        """Sum over row tiles, centred, shape (n_samples, n_cols)."""
+        y = self.tiles.sum(axis=0)
+        return y - y.mean(axis=0)
+
+
+class Samples:
+    """Some of a layer's vectors with their targets, in normalised units, all centred.
+
+    Attributes
+    ----------
+    picks : ndarray
+        Which vectors.
+    x : float32 ndarray, shape (n_samples, n_rows)
+        Inputs [DAC codes], centred: offsets are the host's business.
+    gram : float64 ndarray, shape (n_rows, n_rows)
+        Covariance ``X'X / n``.
+    target : float32 ndarray, shape (n_samples, n_cols)
+        Wanted outputs, normalised and centred.
+    ideal : float64 ndarray, shape (n_rows, n_cols)
+        The network's own weights, normalised.
+    weights : ndarray, shape (n_cols,)
+        `Work.column_weights`.
+    importance : ndarray, shape (n_cols,)
+        Weight of a column's squared error: `weights` over the variance of its target.
+    """
+
+    def __init__(self, work: Work, n_samples: int, follow: float = 1.0, weights: str = "variance") -> None:
+        host = work.host
+        self.work = work
+        self.picks = work.sample(n_samples)
+        raw = work.codes[self.picks].astype(np.float32)
+        self.x = raw - raw.mean(axis=0)
+        n = len(self.picks)
+        self.gram = (self.x.T @ self.x).astype(np.float64) / n
+        self.ideal = work.bench.deployment.weights(work.layer) / host.scale
+        target = work.target[self.picks] / (host.scale * host.x_step).astype(np.float32)
+        target -= target.mean(axis=0)
+        if follow < 1.0:
+            local = self.x @ self.ideal.astype(np.float32)
+            target = np.float32(follow) * target + np.float32(1.0 - follow) * local
+        self.target = target
+        variance = target.var(axis=0, dtype=np.float64)
+        self.weights = work.column_weights(weights)
+        self.importance = self.weights / np.maximum(variance, 1e-3 * max(variance.mean(), 1e-30))
+
+    @property
+    def n(self) -> int:
+        """Number of samples."""
+        return len(self.picks)
+
+    def read(self) -> Reading:
+        """Outputs of the present state."""
+        return _normalised(self.work, self.work.read(self.picks, per_tile=True))
+
+    def error(self, total: NDArray[np.float32]) -> float:
+        """Mean over columns of the squared error relative to the target's variance."""
+        return float(np.mean(np.square(self.target - total).mean(axis=0) * self.importance))
+
+    def slope(self, residual: NDArray[Any]) -> NDArray[np.float64]:
+        """``X' residual / n``."""
+        return (self.x.T @ residual).astype(np.float64) / self.n
+
+    def stored(self) -> NDArray[np.float64]:
+        """Weights that the written levels stand for (an unwritten layer is reset)."""
+        host, sheet, info = self.work.host, self.work.bench.deployment.chip.datasheet, self.work.info
+        if host.levels is None:
+            levels = np.zeros((info.n_rows, info.n_cols, info.cells_per_weight), dtype=np.int64)
+            return weights_from_levels(levels, sheet.mapping, sheet.levels)
+        return weights_from_levels(host.levels, sheet.mapping, sheet.levels)
+
+
+def _normalised(work: Work, reading: Any) -> Reading:
+    """Codes of `mvm` per tile, shape (n, n_row_tiles, n_cols), as a `Reading`."""
+    codes = np.ascontiguousarray(reading.codes.transpose(1, 0, 2)) * work.unit.astype(np.float32)
+    return Reading(codes, np.ascontiguousarray(reading.saturated.transpose(1, 0, 2)))
+
+
+class Probes:
+    """Vectors of the tuner's own design, for identification at tier PROBE: that is write-verify.
+
+    Each drives a random subset of the rows alike, about as many as carry the energy of the layer's natural
+    inputs, for which its converters are set (single rows, that is one-hot vectors, where that is one),
+    and no harder than the converters bear. Unlike activations they span all directions.
+
+    Attributes
+    ----------
+    codes : int32 ndarray, shape (n, n_rows)
+    x, gram : as of `Samples`.
+    """
+
+    def __init__(self, work: Work, natural: Samples) -> None:
+        rng = work.bench.rng(f"probe {work.layer}")
+        n_rows = work.info.n_rows
+        high = dac_codes(work.bench.deployment.chip.datasheet.dac_bits, work.host.signed)[1]
+        share = float(np.diag(natural.gram).mean()) / high**2
+        share = float(np.clip(share, 1.0 / n_rows, 0.5))
+        self.work = work
+        self.n = probe_count(n_rows)
+        driven = rng.random((self.n, n_rows)) < share
+        driven[np.arange(self.n), np.arange(self.n) % n_rows] = True  # every row in turn
+        sign = rng.choice([-1, 1], driven.shape) if work.host.signed else 1
+        pattern = np.where(driven, sign, 0)
+        self.codes = (pattern * self._amplitude(natural, pattern, high)).astype(np.int32)
+        raw = self.codes.astype(np.float32)
+        self.x = raw - raw.mean(axis=0)
+        self.gram = (self.x.T @ self.x).astype(np.float64) / self.n
+
+    def _amplitude(self, natural: Samples, pattern: NDArray[np.int64], high: int) -> int:
+        """Largest code at which the written levels would leave room in the converters of every tile."""
+        work, stored = self.work, natural.stored()
+        limit = FILLED * adc_code_max(work.bench.deployment.chip.datasheet.adc_bits) * work.unit
+        fullest = max(
+            float((np.quantile(np.abs(pattern[:, a:b] @ stored[a:b]), 0.99, axis=0) / limit).max())
+            for a, b in work.info.row_tiles
+        )
+        return int(np.clip(high / max(fullest * high, 1.0), 1, high))
+
+    def read(self) -> Reading:
+        """Outputs of the present state."""
+        chip = self.work.bench.deployment.chip
+        return _normalised(self.work, chip.mvm(self.work.layer, self.codes, per_tile=True))
+
+
+def probe_count(n_rows: int) -> int:
+    """Vectors of `Probes`."""
+    return PROBES_PER_ROW * n_rows
+
+
+def take_samples(work: Work, follow: float = 1.0, weights: str = "variance") -> Samples:
+    """Samples of the usual number, made once per layer and pass."""
+    cached: Any = getattr(work, "samples", None)
+    if cached is None or cached[0] != (follow, weights):
+        n = sample_count(work.info.n_rows, len(work.codes))
+        cached = ((follow, weights), Samples(work, n, follow, weights))
+        work.samples = cached
+    return cached[1]

@@ -1,0 +1,93 @@
+"""Reference points that use what no tuner of a real chip could: bounds, not competitors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from finetune.evidence.belief import CellBelief, choose_writes
+from rramsim.checks import InputError
+from rramsim.chip.simulated import SimulatedChip
+from rramsim.host.deployment import Deployment
+from rramsim.network import Network, windows
+
+__all__ = ["oracle"]
+
+
+def oracle(
+    chip: SimulatedChip,
+    deployment: Deployment,
+    teacher: Network,
+    images: NDArray[np.float32],
+    *,
+    passes: int = 10,
+    writes: float = 1.0,
+) -> Deployment:
+    """NO FAIR COMPETITOR. Rewrite cells of a simulated chip knowing every true conductance.
+
+    Parameters
+    ----------
+    chip : SimulatedChip
+        The simulator itself; it is written to.
+    deployment : Deployment
+        A mapped deployment on it; its gains and offsets are fitted in closed form after each layer.
+    passes : int
+        Rounds of rewriting and looking per layer.
+    writes : float
+        Most writes per cell of a layer.
+
+    Returns
+    -------
+    Deployment
+        On the same chip.
+    """
+    sheet = chip.datasheet
+    if sheet.mapping != "differential":
+        raise InputError(f"oracle: needs differential mapping, got {sheet.mapping}")
+    result = deployment.on(chip)
+    window = np.asarray(sheet.levels)
+    means = (window - window[0]) / (window[-1] - window[0])
+    values: dict[str, Any] = {"input": images}
+    teacher.evaluate(values, teacher.output, keep=set(teacher.mapped))
+    trace = result.trace(images)
+    for layer, host in result.layers.items():
+        codes = trace.codes(layer)
+        some = codes[:: max(1, len(codes) // 8192)].astype(np.float64)
+        centred = some - some.mean(axis=0)
+        hessian = centred.T @ centred / len(centred)
+        wanted = result.weights(layer).astype(np.float64) / host.scale
+        assert host.levels is not None
+        n_cols = host.gain.size
+        left = int(writes * host.levels.size)
+        for _ in range(passes):
+            g = chip.conductances(layer).astype(np.float64)
+            cells = (g.reshape(*host.levels.shape) - window[0]) / (window[-1] - window[0])
+            belief = CellBelief.written(host.levels, means, np.zeros(means.size))
+            belief.mean = cells
+            # a new write errs by about as much as the present ones do
+            error = np.square(cells - means[host.levels])
+            present = [error[host.levels == q] for q in range(means.size)]
+            belief.level_variances = np.array([e.mean() if e.size else error.mean() for e in present])
+            slope = hessian @ (wanted - belief.weights)
+            proposal = choose_writes(
+                belief, host.levels, hessian, slope, limit=left, per_column=max(4, left // (4 * n_cols))
+            )
+            if not proposal.mask.any():
+                break
+            left -= int(proposal.mask.sum())
+            result.write(layer, proposal.levels, proposal.mask)
+        reading = chip.mvm(layer, codes).codes
+        target = values[host.node]
+        target = target[:, host.group * n_cols : (host.group + 1) * n_cols]
+        if target.ndim == 4:
+            target = target.transpose(0, 2, 3, 1)
+        z, y = target.reshape(-1, n_cols).astype(np.float64), reading * host.unit
+        spread = np.maximum(np.square(y - y.mean(axis=0)).sum(axis=0), 1e-300)
+        host.gain = ((y - y.mean(axis=0)) * (z - z.mean(axis=0))).sum(axis=0) / spread
+        host.offset = z.mean(axis=0) - host.gain * y.mean(axis=0)
+        node = result.network.node(host.node)
+        if host.group == len(windows.matrices(node)) - 1:
+            trace.forget_after(host.node)
+    return result

@@ -1,0 +1,4 @@
+"""Experiments: configuration, trials, archives, statistics, figures and the command line.
+
+May import everything; nothing imports it.
+"""

@@ -1,0 +1,195 @@
+"""Settings of an experiment: the TOML file that `rramsim run` takes."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from finetune.meter import Budget
+from rramsim.cell import CellsConfig, DisturbConfig, FaultsConfig
+from rramsim.checks import InputError, nearest_name
+from rramsim.chip.converters import ConverterConfig
+from rramsim.chip.layout import MappingConfig
+from rramsim.chip.simulated import ChipConfig
+from rramsim.circuit.wiring import WiresConfig
+from rramsim.config import digest, parse, read_toml, to_toml
+
+__all__ = [
+    "FIRST_CHIP",
+    "ExperimentConfig",
+    "ExperimentTable",
+    "LifetimeTable",
+    "TuningTable",
+    "default_experiment",
+    "load_experiment",
+]
+
+FIRST_CHIP = 100  # chips 0-9 choose hyper-parameters, these report
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExperimentTable:
+    """The table [experiment]: what runs, on which images and chips."""
+
+    name: str = "experiment"
+    seed: int = 0
+    chips: int | tuple[int, ...] = 5  # a count (ids from 100 on) or the ids themselves
+    dataset: str = "fashion_mnist"  # name or path, see `rramsim.load_dataset`
+    network: str = "resnet8_fashion"  # shipped teacher or path of a network file
+    n_calibration: int = 256  # unlabelled images the tuner may use
+    n_test: int | None = None  # first test images; None: all
+    n_layer_images: int = 64  # calibration images for the error of each layer; 0 leaves it out
+    n_checkpoint: int = 0  # test images at checkpoints within a tuning; 0: no checkpoints
+
+    def __post_init__(self) -> None:
+        if (
+            not self.name
+            or any(letter in self.name for letter in '/\\:*?"<>|\0')
+            or self.name.startswith(".")
+        ):
+            raise InputError(f"name must be usable as a file name, got {self.name!r}")
+        if self.seed < 0:
+            raise InputError(f"seed must be >= 0, got {self.seed}")
+        for name, least in (("n_calibration", 2), ("n_test", 1), ("n_layer_images", 0), ("n_checkpoint", 0)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise InputError(f"{name} must be >= {least} images, got {value}")
+        ids = self.chip_ids
+        if not ids:
+            raise InputError("chips must be at least 1 or a list of chip ids, got none")
+        if len(set(ids)) < len(ids) or min(ids) < 0:
+            raise InputError(f"chips must be different ids >= 0, got {list(ids)}")
+
+    @property
+    def chip_ids(self) -> tuple[int, ...]:
+        """Ids of all chips."""
+        if isinstance(self.chips, int):
+            return tuple(range(FIRST_CHIP, FIRST_CHIP + self.chips))
+        return tuple(self.chips)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuningTable:
+    """The table [tuning]: strategies, each on the same chips from the same start, and their budget."""
+
+    strategies: tuple[str, ...] = ("batch_norm", "lsq.affine")
+    budget: Budget = field(default_factory=Budget)
+
+    def __post_init__(self) -> None:
+        from finetune.strategies.composition import parse as parse_strategy
+
+        if "mapped" in self.strategies or len(set(self.strategies)) < len(self.strategies):
+            raise InputError(
+                f"strategies must differ, and 'mapped' is always there; got {list(self.strategies)}"
+            )
+        for text in self.strategies:
+            parse_strategy(text)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LifetimeTable:
+    """The table [lifetime]: evaluate again after so many reads of every layer, at once by `age`.
+
+    The reads repeat the vectors of the calibration images; each count is since the tuning.
+    """
+
+    reads: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        if any(not n > 0 for n in self.reads) or list(self.reads) != sorted(set(self.reads)):
+            raise InputError(f"reads must be positive and ascend, got {list(self.reads)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExperimentConfig:
+    """One experiment; every field is a table of the TOML file, and every table may be left out."""
+
+    experiment: ExperimentTable = field(default_factory=ExperimentTable)
+    mapping: MappingConfig = field(default_factory=MappingConfig)
+    converters: ConverterConfig = field(default_factory=ConverterConfig)
+    cells: CellsConfig = field(default_factory=CellsConfig)
+    faults: FaultsConfig = field(default_factory=FaultsConfig)
+    disturb: DisturbConfig = field(default_factory=DisturbConfig)
+    wires: WiresConfig | None = None
+    tuning: TuningTable = field(default_factory=TuningTable)
+    lifetime: LifetimeTable = field(default_factory=LifetimeTable)
+
+    def __post_init__(self) -> None:
+        self.chip_config()
+        if self.lifetime.reads and not self.disturb.enabled:
+            raise InputError("lifetime.reads needs a read-disturb law: set disturb.law, such as 'power'")
+
+    def chip_config(self) -> ChipConfig:
+        """The kind of chip."""
+        return ChipConfig(
+            mapping=self.mapping,
+            converters=self.converters,
+            cells=self.cells,
+            faults=self.faults,
+            disturb=self.disturb,
+            wires=self.wires,
+        )
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """`mapped`, then the strategies."""
+        return ("mapped", *self.tuning.strategies)
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """What is evaluated: every method, each followed by its ages."""
+        ages = ("", *(f" + {n:g} reads" for n in self.lifetime.reads))
+        return tuple(method + age for method in self.methods for age in ages)
+
+    @property
+    def digest(self) -> str:
+        """Identifies the experiment whatever its name and however many chips it runs on."""
+        bare = dataclasses.replace(self.experiment, name="any", chips=1)
+        return digest(dataclasses.replace(self, experiment=bare))
+
+    def to_toml(self) -> str:
+        """Complete TOML text, every number included."""
+        return to_toml(self)
+
+    def replaced(
+        self, *, seed: int | None = None, chips: int | tuple[int, ...] | None = None
+    ) -> ExperimentConfig:
+        """The same experiment with another seed or other chips."""
+        given: dict[str, Any] = {} if seed is None else {"seed": seed}
+        if chips is not None:
+            given["chips"] = chips
+        return dataclasses.replace(self, experiment=dataclasses.replace(self.experiment, **given))
+
+
+def load_experiment(path: str | Path) -> ExperimentConfig:
+    """Read a TOML file; the file's stem is the name where [experiment] gives none."""
+    path = Path(path)
+    table = read_toml(path)
+    if "sweep" in table:
+        raise InputError(f"{path}: has a table [sweep]; run it with `rramsim sweep`")
+    return experiment_from(table, path)
+
+
+def experiment_from(table: dict[str, Any], path: Path) -> ExperimentConfig:
+    """Check a parsed TOML file; messages begin with its path."""
+    known = [entry.name for entry in dataclasses.fields(ExperimentConfig)]
+    for key, value in table.items():
+        if key in known and not isinstance(value, dict):
+            raise InputError(f"{path}: {key} must be a table [{key}], got {value!r}")
+        if key not in known:
+            raise InputError(f"{path}: unknown table or key {key!r}; {nearest_name(key, known)}")
+    head = {"name": path.stem, **table.get("experiment", {})}
+    try:
+        return parse(ExperimentConfig, {**table, "experiment": head})
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def default_experiment() -> ExperimentConfig:
+    """The reference conditions, with a lognormal programming error of sigma 0.3."""
+    from importlib import resources
+
+    with resources.as_file(resources.files("finetune.study") / "default.toml") as path:
+        return load_experiment(path)

@@ -1,0 +1,125 @@
+"""Weights to integer levels, and where the cells of a layer sit on its tiles.
+
+A normalised weight lies in [-1, 1]. Three mappings:
+
+* ``differential`` - two cells on adjacent bit lines; the + or the - cell holds the magnitude,
+  the other stays at level 0.
+* ``reference`` - one cell per weight; a bit line of mid-level cells in each tile is subtracted.
+* ``sliced`` - the conventional baseline: the magnitude's digits in base `n_levels` on
+  `n_slices` differential pairs, most significant digit first, recombined digitally after the ADC.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rramsim.checks import check_array
+
+__all__ = [
+    "channel_weights",
+    "column_scale",
+    "conductance_unit",
+    "levels_from_weights",
+    "weights_from_levels",
+]
+
+
+def reference_level(n_levels: int) -> int:
+    """Level of the reference bit line: the middle one, the upper of two."""
+    return n_levels // 2
+
+
+def conductance_unit(kind: str, levels: Sequence[float]) -> float:
+    """Conductance difference [S] of one pair that stands for a weight of 1.
+
+    With slices it is that of the least significant step, see `weights_from_levels`.
+    """
+    if kind == "reference":
+        return levels[-1] - levels[reference_level(len(levels))]
+    if kind == "sliced":
+        return (levels[-1] - levels[0]) / (len(levels) - 1)
+    return levels[-1] - levels[0]
+
+
+def column_scale(weights: NDArray[Any]) -> NDArray[np.float64]:
+    """Largest magnitude of each output column (1 for an all-zero column), shape (n_cols,)."""
+    weights = check_array(weights, "weights", shape=(None, None))
+    scale = np.abs(weights).max(axis=0)
+    return np.where(scale > 0, scale, 1.0)
+
+
+def levels_from_weights(
+    weights: NDArray[Any], kind: str, levels: Sequence[float], n_slices: int = 2
+) -> NDArray[np.int64]:
+    """Level targets whose nominal conductance comes nearest to normalised weights.
+
+    Parameters
+    ----------
+    weights : ndarray, shape (n_rows, n_cols)
+        Normalised weights; magnitudes above 1 are an error, never clipped.
+    kind : str
+        Mapping, see the module's text.
+    levels : sequence of float
+        Nominal conductance of each level [S], ascending.
+
+    Returns
+    -------
+    ndarray of int64, shape (n_rows, n_cols, cells_per_weight)
+    """
+    weights = check_array(
+        weights,
+        "weights",
+        shape=(None, None),
+        minimum=-1.0 - 1e-6,
+        maximum=1.0 + 1e-6,
+        hint="divide by column_scale(weights) first",
+    )
+    g = np.asarray(levels, dtype=np.float64)
+    middles = (g[1:] + g[:-1]) / 2
+    unit = conductance_unit(kind, levels)
+    if kind == "reference":
+        target = g[reference_level(g.size)] + weights * unit
+        return np.searchsorted(middles, target)[:, :, None]
+    if kind == "differential":
+        magnitude = np.searchsorted(middles, g[0] + np.abs(weights) * unit)
+        return np.stack([np.where(weights > 0, magnitude, 0), np.where(weights < 0, magnitude, 0)], axis=2)
+    magnitude = np.rint(np.abs(weights) * (g.size**n_slices - 1)).astype(np.int64)
+    digits = []
+    for position in reversed(range(n_slices)):
+        digit = magnitude // g.size**position % g.size
+        digits += [np.where(weights > 0, digit, 0), np.where(weights < 0, digit, 0)]
+    return np.stack(digits, axis=2)
+
+
+def channel_weights(
+    target_levels: NDArray[Any], kind: str, levels: Sequence[float], *, per_line: bool = False
+) -> NDArray[np.float64]:
+    """What error-free cells contribute to each ADC conversion, in units of `conductance_unit`.
+
+    Returns
+    -------
+    ndarray, shape (n_rows, n_cols, n_slices), or (n_rows, n_cols, cells_per_weight) `per_line`
+    """
+    g = np.asarray(levels, dtype=np.float64)[np.asarray(target_levels)]
+    unit = conductance_unit(kind, levels)
+    if per_line:
+        return g / unit
+    if kind == "reference":
+        return (g - levels[reference_level(len(levels))]) / unit
+    return (g[:, :, 0::2] - g[:, :, 1::2]) / unit
+
+
+def weights_from_levels(
+    target_levels: NDArray[Any], kind: str, levels: Sequence[float]
+) -> NDArray[np.float64]:
+    """Normalised weights that error-free cells would hold, shape (n_rows, n_cols)."""
+    channels = channel_weights(target_levels, kind, levels)
+    if kind != "sliced":
+        return channels[:, :, 0]
+    n_slices = channels.shape[2]
+    powers = float(len(levels)) ** np.arange(n_slices)[::-1]
+    return channels @ powers / (len(levels) ** n_slices - 1)

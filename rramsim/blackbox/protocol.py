@@ -1,0 +1,272 @@
+"""The black box: everything a tuner may ask of a chip, simulated or real.
+
+To attach real hardware, write a class with the members of `ChipProtocol`; about 30 lines
+suffice (`tests/fake_chip.py` is one in NumPy). Nothing else in this package or in
+`finetune` needs to change. What the members mean:
+
+* A chip holds *layers*, one matrix each, of `n_rows` inputs by `n_cols` outputs. Each weight
+  takes `cells_per_weight` cells. `layers` tells the shapes, `datasheet` the chip's nominal data.
+* `write(layer, levels, mask)` programs integer level targets. Every cell under the mask is
+  pulsed and counted, changed or not. What conductance came out stays unknown.
+* `configure(layer, input_range=..., output_range=...)` sets the full scale of converters.
+* `mvm(layer, codes)` drives integer DAC codes and returns integer ADC codes, summed over the
+  row tiles (or per row tile), with the conversions that saturated marked.
+* `wait(seconds)` lets time pass: cells relax and drift.
+* `ledger` counts what all this cost.
+
+A simulated chip has more (`fork`, `state_dict`); none of it belongs to the protocol, and a gate
+(`rramsim.blackbox.gate.Gate`) keeps a tuner from reaching it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from enum import IntEnum
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+__all__ = [
+    "ChipProtocol",
+    "Datasheet",
+    "ForwardingChip",
+    "LayerCosts",
+    "LayerInfo",
+    "Ledger",
+    "Reading",
+    "Tier",
+]
+
+
+class Tier(IntEnum):
+    """What a tuner may see; each tier includes the ones before it."""
+
+    OUTPUTS = 0  # T0: end-to-end outputs of the network
+    LAYERS = 1  # T1: layer outputs for codes that were recorded from images
+    PROBE = 2  # layer outputs for codes of the tuner's own choice (one-hot vectors read single cells)
+    CELLS = 3  # T2: reads of single cells
+    PULSES = 4  # T3: raw programming pulses
+
+
+@dataclass(frozen=True, kw_only=True)
+class Datasheet:
+    """Nominal data a maker would print; nothing of the individual chip."""
+
+    mapping: str  # "differential", "reference" or "sliced"
+    n_levels: int
+    levels: tuple[float, ...]  # [S] nominal conductance of each level
+    v_read: float  # [V] largest read voltage
+    dac_bits: int
+    adc_bits: int
+    adc_noise: float  # standard deviation of the noise at the ADC's input, in LSB of 8 bits
+    tile_rows: int  # word lines of an array
+    tile_cols: int  # bit lines of an array
+    t_read: float  # [s] one array read
+    input_mode: str = "amplitude"  # or "bit_serial"
+    adc_per_line: bool = False
+    programming_sigma: float | None = None  # nominal spread of the error law, in the law's own unit
+    error_law: str = ""
+
+    @property
+    def g_max(self) -> float:
+        """Largest nominal conductance [S]."""
+        return max(self.levels)
+
+    @property
+    def on_off_ratio(self) -> float:
+        """Largest over smallest nominal conductance."""
+        return max(self.levels) / min(self.levels)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerInfo:
+    """Shape of one layer on the chip."""
+
+    name: str
+    n_rows: int
+    n_cols: int
+    cells_per_weight: int
+    row_tiles: tuple[tuple[int, int], ...]  # first and one-past-last row of each row tile
+    n_col_tiles: int
+    g_unit: float  # [S] conductance difference that stands for a weight of 1
+
+    @property
+    def n_cells(self) -> int:
+        """Cells that hold weights."""
+        return self.n_rows * self.n_cols * self.cells_per_weight
+
+
+class Reading(NamedTuple):
+    """Answer of `mvm`: integer codes and, of the same shape, whether a conversion saturated."""
+
+    codes: NDArray[np.int32]
+    saturated: NDArray[np.bool_]
+
+
+@dataclass(kw_only=True)
+class LayerCosts:
+    """Costs of one layer since the chip arrived."""
+
+    vectors: int = 0  # input vectors (one per layer and position)
+    array_reads: int = 0  # tile x phase x bit
+    conversions: int = 0  # ADC conversions
+    cell_writes: int = 0  # cells under write masks, changed or not
+    pulses: int = 0  # programming pulses
+    weight_cells: int = 0  # cells that hold weights (not a cost; for writes per cell)
+    max_cycles: int = 0  # most writes any cell has seen
+    seconds: float = 0.0  # array time, where the source gives it
+    joules: float = 0.0  # energy, where the source gives it
+
+    def add(self, other: LayerCosts) -> None:
+        """Add the counts of `other`; the maximum of `max_cycles`."""
+        for entry in fields(self):
+            mine, theirs = getattr(self, entry.name), getattr(other, entry.name)
+            setattr(self, entry.name, max(mine, theirs) if entry.name == "max_cycles" else mine + theirs)
+
+
+@dataclass
+class Ledger:
+    """Costs per layer and in total."""
+
+    layers: dict[str, LayerCosts] = field(default_factory=dict)
+
+    @property
+    def total(self) -> LayerCosts:
+        """Sum over layers."""
+        result = LayerCosts()
+        for costs in self.layers.values():
+            result.add(costs)
+        return result
+
+    @property
+    def writes_per_cell(self) -> float:
+        """Cell writes over weight-holding cells."""
+        total = self.total
+        return total.cell_writes / max(total.weight_cells, 1)
+
+    def as_dict(self) -> dict[str, dict[str, Any]]:
+        """Plain numbers per layer, for archives and pipes."""
+        return {name: dict(vars(costs)) for name, costs in self.layers.items()}
+
+    @classmethod
+    def from_dict(cls, table: Mapping[str, Mapping[str, Any]]) -> Ledger:
+        """Rebuild from `as_dict`."""
+        return cls({name: LayerCosts(**costs) for name, costs in table.items()})
+
+
+@runtime_checkable
+class ChipProtocol(Protocol):
+    """Members a chip must have; see the module's text for their meaning."""
+
+    @property
+    def datasheet(self) -> Datasheet:
+        """Nominal data."""
+        ...
+
+    @property
+    def layers(self) -> Mapping[str, LayerInfo]:
+        """Shapes, by layer name, in the order of the network."""
+        ...
+
+    @property
+    def ledger(self) -> Ledger:
+        """Costs so far (a copy)."""
+        ...
+
+    def write(self, layer: str, levels: NDArray[Any], mask: NDArray[np.bool_] | None = None) -> None:
+        """Program level targets.
+
+        Parameters
+        ----------
+        levels : integer ndarray, shape (n_rows, n_cols, cells_per_weight)
+            Targets in [0, n_levels).
+        mask : bool ndarray of the same shape, optional
+            Cells to write; all by default.
+        """
+        ...
+
+    def configure(
+        self,
+        layer: str,
+        *,
+        input_range: tuple[float, float] | None = None,
+        output_range: float | None = None,
+    ) -> None:
+        """Set converter ranges.
+
+        Parameters
+        ----------
+        input_range : (low, high), optional
+            Voltages [V] of the smallest and largest DAC code: (0, v) drives codes
+            0 .. 2**bits - 1; (-v, v) drives -(2**(bits-1) - 1) .. 2**(bits-1) - 1.
+        output_range : float, optional
+            Current [A] of the largest ADC code; codes are signed and symmetric.
+        """
+        ...
+
+    def mvm(self, layer: str, codes: ArrayLike, per_tile: bool = False) -> Reading:
+        """Multiply vectors by the stored matrix.
+
+        Parameters
+        ----------
+        codes : integer ndarray, shape (n_vectors, n_rows)
+            DAC codes within the configured range; anything `numpy.asarray` takes.
+        per_tile : bool
+            Return each row tile's codes, shape (n_vectors, n_row_tiles, n_cols), not their sum.
+
+        Returns
+        -------
+        Reading
+            `codes` int32, shape (n_vectors, n_cols), and `saturated`.
+        """
+        ...
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass [s]."""
+        ...
+
+
+class ForwardingChip:
+    """A chip in front of another one: hands every call on; wrappers override what they change."""
+
+    def __init__(self, chip: ChipProtocol) -> None:
+        self._chip = chip
+
+    @property
+    def datasheet(self) -> Datasheet:
+        """The chip's nominal data."""
+        return self._chip.datasheet
+
+    @property
+    def layers(self) -> Mapping[str, LayerInfo]:
+        """The chip's layers."""
+        return self._chip.layers
+
+    @property
+    def ledger(self) -> Ledger:
+        """The chip's own costs since it arrived."""
+        return self._chip.ledger
+
+    def write(self, layer: str, levels: NDArray[Any], mask: NDArray[np.bool_] | None = None) -> None:
+        """Program level targets."""
+        self._chip.write(layer, levels, mask)
+
+    def configure(
+        self,
+        layer: str,
+        *,
+        input_range: tuple[float, float] | None = None,
+        output_range: float | None = None,
+    ) -> None:
+        """Set converter ranges."""
+        self._chip.configure(layer, input_range=input_range, output_range=output_range)
+
+    def mvm(self, layer: str, codes: ArrayLike, per_tile: bool = False) -> Reading:
+        """Multiply vectors by the stored matrix."""
+        return self._chip.mvm(layer, codes, per_tile)
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass [s]."""
+        self._chip.wait(seconds)

@@ -1,0 +1,103 @@
+"""Where the cells of a layer sit: tiles of physical lines."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rramsim.checks import InputError
+
+__all__ = ["MappingConfig", "TileLayout"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MappingConfig:
+    """How weights sit on cells, and the size of an array in physical lines."""
+
+    kind: Literal["differential", "reference", "sliced"] = "differential"
+    n_slices: int = 2  # only for "sliced"
+    tile_rows: int = 128  # word lines
+    tile_cols: int = 128  # bit lines
+
+    def __post_init__(self) -> None:
+        if self.n_slices < 1:
+            raise InputError(f"n_slices must be >= 1, got {self.n_slices}")
+        if self.tile_rows < 1:
+            raise InputError(f"tile_rows must be >= 1, got {self.tile_rows}")
+        if self.weights_per_tile < 1:
+            raise InputError(
+                f"tile_cols must hold at least one weight and its reference, got {self.tile_cols} bit lines"
+            )
+
+    @property
+    def cells_per_weight(self) -> int:
+        """Cells that hold one weight."""
+        return {"differential": 2, "reference": 1, "sliced": 2 * self.n_slices}[self.kind]
+
+    @property
+    def slices(self) -> int:
+        """Conversions per weight column and tile."""
+        return self.n_slices if self.kind == "sliced" else 1
+
+    @property
+    def weights_per_tile(self) -> int:
+        """Weight columns on one tile's bit lines."""
+        if self.kind == "reference":
+            return self.tile_cols - 1
+        return self.tile_cols // self.cells_per_weight
+
+
+@dataclass(frozen=True)
+class TileLayout:
+    """Physical lines of one layer: word lines as rows, bit lines tile after tile.
+
+    `line_of` has shape (n_cols, cells_per_weight): the bit line of each cell;
+    `reference_of` (n_cols,) the reference line of each weight column (-1 without one).
+    """
+
+    n_rows: int
+    n_cols: int
+    row_tiles: tuple[tuple[int, int], ...]
+    col_tiles: tuple[tuple[int, int], ...]  # weight columns
+    line_tiles: tuple[tuple[int, int], ...]  # bit lines
+    line_of: NDArray[np.int64]
+    reference_of: NDArray[np.int64]
+
+    @classmethod
+    def build(cls, n_rows: int, n_cols: int, config: MappingConfig) -> TileLayout:
+        """Cut a layer into tiles of at most `tile_rows` x `tile_cols` physical lines."""
+        if n_rows < 1 or n_cols < 1:
+            raise InputError(f"a layer needs at least one row and one column, got {n_rows} x {n_cols}")
+        cells, per_tile = config.cells_per_weight, config.weights_per_tile
+        rows = tuple(
+            (first, min(first + config.tile_rows, n_rows)) for first in range(0, n_rows, config.tile_rows)
+        )
+        cols = tuple((first, min(first + per_tile, n_cols)) for first in range(0, n_cols, per_tile))
+        line_of = np.empty((n_cols, cells), dtype=np.int64)
+        reference_of = np.full(n_cols, -1, dtype=np.int64)
+        lines = []
+        line = 0
+        for first, last in cols:
+            start = line
+            count = (last - first) * cells
+            line_of[first:last] = start + np.arange(count).reshape(last - first, cells)
+            line += count
+            if config.kind == "reference":
+                reference_of[first:last] = line
+                line += 1
+            lines.append((start, line))
+        return cls(n_rows, n_cols, rows, cols, tuple(lines), line_of, reference_of)
+
+    @property
+    def n_lines(self) -> int:
+        """Bit lines of all column tiles."""
+        return self.line_tiles[-1][1]
+
+    @functools.cached_property
+    def reference_lines(self) -> NDArray[np.int64]:
+        """Distinct reference bit lines, one per column tile (empty without references)."""
+        return np.unique(self.reference_of[self.reference_of >= 0])

@@ -1,0 +1,372 @@
+"""A simulated multi-level RRAM chip behind the black-box protocol of `rramsim.blackbox.protocol`."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from rramsim.blackbox.codes import dac_codes
+from rramsim.blackbox.mapping import conductance_unit, reference_level
+from rramsim.blackbox.protocol import Datasheet, LayerCosts, LayerInfo, Ledger, Reading
+from rramsim.blackbox.windows import WindowCodes
+from rramsim.cell import CellArray, CellsConfig, DisturbConfig, FaultsConfig
+from rramsim.checks import InputError, nearest_name
+from rramsim.chip.converters import ConverterConfig
+from rramsim.chip.disturbance import ReadStress
+from rramsim.chip.layer import ChipLayer
+from rramsim.chip.layout import MappingConfig, TileLayout
+from rramsim.chip.tiles import LayerArray, refresh_all
+from rramsim.circuit.wiring import WiresConfig
+from rramsim.streams import Cause, key, text_key
+
+__all__ = ["ChipConfig", "SimulatedChip"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChipConfig:
+    """Everything that makes a kind of chip; a single chip is this and (seed, chip id)."""
+
+    mapping: MappingConfig = field(default_factory=MappingConfig)
+    converters: ConverterConfig = field(default_factory=ConverterConfig)
+    cells: CellsConfig = field(default_factory=CellsConfig)
+    faults: FaultsConfig = field(default_factory=FaultsConfig)
+    disturb: DisturbConfig = field(default_factory=DisturbConfig)
+    wires: WiresConfig | None = None
+    state_tolerance: float = 1e-3  # output error over full scale that makes a wired tile be solved again
+
+    def __post_init__(self) -> None:
+        if self.converters.adc_per_line and self.mapping.kind == "reference":
+            raise InputError("adc_per_line needs differential or sliced mapping, got reference")
+        for name in ("v_read", "t_read"):
+            read, stress = getattr(self.converters, name), getattr(self.disturb, name)
+            if self.disturb.enabled and read != stress:
+                raise InputError(
+                    f"disturb.{name} must equal converters.{name}, got {stress:g} and {read:g}; "
+                    "set both, the law is evaluated at the voltage and pulse of the reads"
+                )
+        if self.cells.iv_alpha and self.disturb.enabled and self.disturb.mode == "exact":
+            raise InputError("disturb.mode 'exact' needs linear cells (iv_alpha = 0); choose 'fast'")
+
+
+class SimulatedChip:
+    """Cells, wires and converters of a chip that holds the given layers.
+
+    Parameters
+    ----------
+    config : ChipConfig
+        The kind of chip.
+    shapes : mapping of str to (n_rows, n_cols)
+        Layers in network order; see `rramsim.Deployment.shapes`.
+    seed, chip : int
+        Together they name the individual: the same pair has the same cells.
+    """
+
+    def __init__(
+        self,
+        config: ChipConfig,
+        shapes: Mapping[str, tuple[int, int]],
+        *,
+        seed: int = 0,
+        chip: int = 0,
+    ) -> None:
+        if not shapes:
+            raise InputError("a chip needs at least one layer, got an empty mapping of shapes")
+        self.config = config
+        self.seed = int(seed)
+        self.chip = int(chip)
+        self._levels = tuple(float(g) for g in config.cells.scale.levels)
+        self._layers: dict[str, ChipLayer] = {}
+        for name, (n_rows, n_cols) in shapes.items():
+            self._layers[name] = self._build_layer(name, int(n_rows), int(n_cols))
+        self._infos = {name: layer.info for name, layer in self._layers.items()}
+        self._stress: dict[str, ReadStress] = {}  # empty on a fork, whose reads leave no traces
+        if config.disturb.enabled:
+            self._stress = {name: ReadStress(item, config.disturb) for name, item in self._layers.items()}
+
+    def _build_layer(self, name: str, n_rows: int, n_cols: int) -> ChipLayer:
+        config = self.config
+        layout = TileLayout.build(n_rows, n_cols, config.mapping)
+        keys = (self.chip, text_key(name))
+        cells = CellArray(
+            (n_rows, layout.n_lines), config.cells, config.faults, config.disturb, seed=self.seed, keys=keys
+        )
+        array = LayerArray(
+            layout,
+            cells,
+            config.wires,
+            per_line=config.converters.adc_per_line,
+            tolerance=config.state_tolerance,
+        )
+        info = LayerInfo(
+            name=name,
+            n_rows=n_rows,
+            n_cols=n_cols,
+            cells_per_weight=config.mapping.cells_per_weight,
+            row_tiles=layout.row_tiles,
+            n_col_tiles=len(layout.col_tiles),
+            g_unit=conductance_unit(config.mapping.kind, self._levels),
+        )
+        noise = (key(self.seed, Cause.ADC_NOISE, *keys), key(self.seed, Cause.READ_NOISE, *keys))
+        return ChipLayer(info, array, config.mapping, config.converters, len(self._levels), *noise)
+
+    # -- protocol -----------------------------------------------------------------------------
+
+    @functools.cached_property
+    def datasheet(self) -> Datasheet:
+        """Nominal data of this kind of chip."""
+        cells, converters, mapping = self.config.cells, self.config.converters, self.config.mapping
+        return Datasheet(
+            mapping=mapping.kind,
+            n_levels=len(self._levels),
+            levels=self._levels,
+            v_read=converters.v_read,
+            dac_bits=converters.dac_bits,
+            adc_bits=converters.adc_bits,
+            adc_noise=converters.adc_noise,
+            tile_rows=mapping.tile_rows,
+            tile_cols=mapping.tile_cols,
+            t_read=converters.t_read,
+            input_mode=converters.input_mode,
+            adc_per_line=converters.adc_per_line,
+            error_law=cells.law,
+        )
+
+    @property
+    def layers(self) -> Mapping[str, LayerInfo]:
+        """Shapes by name."""
+        return MappingProxyType(self._infos)
+
+    @property
+    def ledger(self) -> Ledger:
+        """Costs since the chip arrived (a copy)."""
+        return Ledger({name: copy.copy(layer.costs) for name, layer in self._layers.items()})
+
+    def write(self, layer: str, levels: NDArray[Any], mask: NDArray[np.bool_] | None = None) -> None:
+        """Program level targets; see `ChipProtocol.write`."""
+        item = self._layer(layer)
+        info, layout = item.info, item.array.layout
+        shape = (info.n_rows, info.n_cols, info.cells_per_weight)
+        levels = _integers(levels, f"levels of {layer!r}", shape, 0, len(self._levels) - 1)
+        if mask is None:
+            mask = np.ones(shape, dtype=bool)
+        mask = np.asarray(mask)
+        if mask.shape != shape or mask.dtype != np.bool_:
+            raise InputError(
+                f"mask of {layer!r} must be bool of shape {shape}, got {mask.dtype} {mask.shape}"
+            )
+        line_levels = np.zeros((info.n_rows, layout.n_lines), dtype=np.int64)
+        line_mask = np.zeros((info.n_rows, layout.n_lines), dtype=bool)
+        line_levels[:, layout.line_of] = levels
+        line_mask[:, layout.line_of] = mask
+        if layout.reference_lines.size and not item.reference_written:
+            line_levels[:, layout.reference_lines] = reference_level(len(self._levels))
+            line_mask[:, layout.reference_lines] = True
+            item.reference_written = True
+        self._advance(layer)
+        report = item.array.write(line_levels, line_mask)
+        costs = item.costs
+        costs.cell_writes += int(report.n_cells)
+        costs.pulses += int(report.n_pulses)
+        costs.max_cycles = int(item.array.cells.write_count.max())
+        costs.seconds += report.seconds or 0.0
+        costs.joules += report.joules or 0.0
+
+    def configure(
+        self,
+        layer: str,
+        *,
+        input_range: tuple[float, float] | None = None,
+        output_range: float | None = None,
+    ) -> None:
+        """Set converter ranges; see `ChipProtocol.configure`."""
+        item = self._layer(layer)
+        if input_range is not None:
+            low, high = (float(v) for v in input_range)
+            if not (high > 0 and (low == 0 or low == -high)):
+                raise InputError(
+                    f"input_range of {layer!r} must be (0, v) or (-v, v), v > 0 V, got ({low:g}, {high:g})"
+                )
+            if high > self.config.converters.v_read * (1 + 1e-9):
+                raise InputError(
+                    f"input_range of {layer!r} must not exceed v_read = {self.config.converters.v_read:g} V, "
+                    f"got {high:g} V"
+                )
+            if (item.signed, item.v_full) != (low < 0, high):
+                if layer in self._stress:
+                    self._stress[layer].restart()
+                item.signed, item.v_full = low < 0, high
+        if output_range is not None:
+            output_range = float(output_range)
+            if not (np.isfinite(output_range) and output_range > 0):
+                raise InputError(f"output_range of {layer!r} must be > 0 A, got {output_range:g}")
+            item.output_range = output_range
+
+    def mvm(self, layer: str, codes: ArrayLike | WindowCodes, per_tile: bool = False) -> Reading:
+        """Multiply vectors by the stored matrix; see `ChipProtocol.mvm`."""
+        item = self._layer(layer)
+        info, converters = item.info, self.config.converters
+        if item.output_range == 0.0:
+            raise InputError(f"layer {layer!r} has no output_range yet: call configure(...) before mvm(...)")
+        low, high = dac_codes(converters.dac_bits, item.signed)
+        name = f"codes of {layer!r}"
+        if isinstance(codes, WindowCodes):
+            if codes.shape[1] != info.n_rows:
+                raise InputError(f"{name} must have shape (any, {info.n_rows}), got {codes.shape}")
+            data = _integers(codes.maps, name, (None,) * 4, low, high)
+            vectors_each = codes.geometry.out_h * codes.geometry.out_w
+        else:
+            data = _integers(codes, name, (None, info.n_rows), low, high)
+            vectors_each = 1
+        data = data.astype(np.int16 if converters.dac_bits <= 15 else np.int32, copy=False)
+        n_vectors = len(data) * vectors_each
+        geometry = codes.geometry if isinstance(codes, WindowCodes) else None
+        total, saturated = item.buffers(n_vectors, per_tile)
+        stress = self._stress.get(layer)
+        chunks = [(0, len(data))] if stress is None else stress.chunks(len(data), vectors_each)
+        for first, last in chunks:
+            item.read(data, geometry, first, last, total, saturated)
+            if stress is not None:
+                stress.count(data[first:last], geometry)
+            item.n_read += (last - first) * vectors_each
+        item.charge_reads(n_vectors)
+        if per_tile:
+            return Reading(total.transpose(2, 0, 1), saturated.transpose(2, 0, 1))
+        return Reading(total[0].T, saturated[0].T)
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass [s]: cells relax and drift."""
+        if not seconds >= 0:
+            raise InputError(f"seconds must be >= 0, got {seconds}")
+        for name, item in self._layers.items():
+            self._advance(name)
+            item.array.cells.wait(float(seconds))
+
+    def _advance(self, layer: str) -> None:
+        """Let the reads counted so far act on a layer's cells."""
+        if layer in self._stress:
+            self._stress[layer].advance()
+
+    # -- simulator only -----------------------------------------------------------------------
+
+    def age(self, n_reads: float, activity: Mapping[str, NDArray[Any]] | None = None) -> None:
+        """Let `n_reads` vectors per layer act at once, as if they had been sent (simulator only).
+
+        Parameters
+        ----------
+        n_reads : float
+            Vectors per layer.
+        activity : mapping of layer to integer codes (n_vectors, n_rows), optional
+            Typical inputs; their distribution of codes per word line is scaled to `n_reads`.
+            A layer without an entry is driven at the largest code throughout.
+
+        Notes
+        -----
+        Fast mode's accounting in one step: cell voltages of the present state serve all reads.
+        """
+        if not (np.isfinite(n_reads) and n_reads >= 0):
+            raise InputError(f"n_reads must be finite and >= 0, got {n_reads}")
+        if not self.config.disturb.enabled:
+            return
+        for name in activity or {}:
+            self._layer(name)
+        for name, stress in self._stress.items():
+            codes = None if activity is None else activity.get(name)
+            if codes is not None:
+                item = self._layer(name)
+                low, high = dac_codes(self.config.converters.dac_bits, item.signed)
+                codes = _integers(codes, f"activity of {name!r}", (None, item.info.n_rows), low, high)
+            stress.age(n_reads, codes)
+
+    def _layer(self, name: str) -> ChipLayer:
+        try:
+            return self._layers[name]
+        except KeyError:
+            raise InputError(f"no layer {name!r} on this chip; {nearest_name(name, self._layers)}") from None
+
+    def refresh(self) -> None:
+        """Bring every layer's effective matrices up to date, solving all stale tiles in one batch."""
+        refresh_all([item.array for item in self._layers.values()])
+
+    def fork(self, stream: int = 0, first_vectors: Mapping[str, int] | None = None) -> SimulatedChip:
+        """Copy for evaluation: own ledger, own noise stream, and its reads leave no disturbance.
+
+        `first_vectors` numbers the next vector of each layer, 0 by default: noise is drawn by that
+        number, so copies that share out a set of images draw what one copy would.
+        """
+        twin = copy.deepcopy(self)
+        twin._stress = {}
+        for name, item in twin._layers.items():
+            keys = (self.chip, text_key(name), stream)
+            item.adc_key = key(self.seed, Cause.EVALUATION, *keys, 0)
+            item.read_key = key(self.seed, Cause.EVALUATION, *keys, 1)
+            item.n_read = 0 if first_vectors is None else int(first_vectors[name])
+            item.costs = LayerCosts(weight_cells=item.info.n_cells)
+        return twin
+
+    @property
+    def solution_error(self) -> float:
+        """Largest estimated output error, over full scale, of wire solutions kept for drifting cells."""
+        return max(item.array.worst_error for item in self._layers.values())
+
+    def conductances(self, layer: str) -> NDArray[np.float32]:
+        """Present conductance of the weights' cells [S], shape (n_rows, n_cols, cells_per_weight)."""
+        array = self._layer(layer).array
+        return array.cells.conductance[:, array.layout.line_of]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that changes over a chip's life, as nested dicts of arrays and numbers."""
+        return {
+            name: {
+                "cells": item.array.cells.state_dict(),
+                "array": item.array.state_dict(),
+                "signed": item.signed,
+                "v_full": item.v_full,
+                "output_range": item.output_range,
+                "n_read": item.n_read,
+                "reference_written": item.reference_written,
+                "stress": self._stress[name].state_dict() if name in self._stress else None,
+                "costs": dict(vars(item.costs)),
+            }
+            for name, item in self._layers.items()
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from `state_dict` bit for bit; config, shapes, seed and chip must be the same."""
+        if set(state) != set(self._layers):
+            raise InputError(
+                f"state must hold the layers {sorted(self._layers)}, got {sorted(state)}; another network's?"
+            )
+        for name, entry in state.items():
+            item = self._layers[name]
+            item.array.cells.load_state_dict(entry["cells"])
+            item.array.load_state_dict(entry["array"])
+            item.signed, item.v_full = bool(entry["signed"]), float(entry["v_full"])
+            item.output_range, item.n_read = float(entry["output_range"]), int(entry["n_read"])
+            item.reference_written = bool(entry["reference_written"])
+            if name in self._stress and entry["stress"] is not None:
+                self._stress[name].load_state_dict(entry["stress"])
+            item.costs = LayerCosts(**entry["costs"])
+
+
+def _integers(
+    value: Any, name: str, shape: tuple[int | None, ...], low: int, high: int
+) -> NDArray[np.integer]:
+    """Check integer kind, shape and range without copying narrow types."""
+    array = np.ascontiguousarray(value)
+    if array.dtype.kind not in "iu":
+        raise InputError(f"{name} must be integers, got {array.dtype}; quantise first")
+    if array.ndim != len(shape) or any(
+        w is not None and w != g for w, g in zip(shape, array.shape, strict=True)
+    ):
+        wanted = "(" + ", ".join("any" if n is None else str(n) for n in shape) + ")"
+        raise InputError(f"{name} must have shape {wanted}, got {array.shape}")
+    if array.size and not (int(array.min()) >= low and int(array.max()) <= high):
+        raise InputError(f"{name} must lie in [{low}, {high}], got [{int(array.min())}, {int(array.max())}]")
+    return array

@@ -1,0 +1,116 @@
+"""Estimates on resistive wires that take few solutions of the circuit, or none.
+
+`estimate_conductance` and `ideal_conductance` stand for the effective matrix; their errors are in the
+docs, and the exact matrix is `rramsim.circuit.solve.effective_conductance`.
+
+`cell_drive` gives the mean voltage across each cell for stress accounting. The voltage across cell (i, j)
+depends on all inputs. For a given voltage v of its own word line and the others at their means it is close
+to slope_ij v + offset_ij. The slope is what the cell's word line passes on: it is found by driving every
+second word line, which leaves bit lines nearly unchanged; the offset makes the mean input give the mean
+cell voltage. Two solves of one factorised array, whatever the number of vectors.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from rramsim.checks import InputError, check_array
+from rramsim.circuit.solve import cell_voltages, prepare
+from rramsim.circuit.wiring import WiresConfig, check_conductance
+
+__all__ = ["attenuation", "cell_drive", "estimate_conductance", "ideal_conductance"]
+
+
+def ideal_conductance(g: ArrayLike, wires: WiresConfig) -> NDArray[np.float64]:
+    """The matrix without wires [S]: cells and their access transistors alone."""
+    g = check_conductance(g)
+    return g / (1.0 + g * wires.r_access)
+
+
+def estimate_conductance(g: ArrayLike, wires: WiresConfig) -> NDArray[np.float64]:
+    """First-order estimate of the effective matrix [S], shape (n_wl, n_bl), in O(cells).
+
+    Each line is solved by itself, its cells leading to ground: the word line gives the fraction
+    of the source voltage that arrives at a cell, the bit line the fraction of the cell's current
+    that arrives at the ground. Exact where either kind of line has no resistance; what one kind's
+    drop does to the other's is left out.
+    """
+    if wires.alpha:
+        raise InputError(f"the estimate holds for linear cells, got alpha={wires.alpha:g} 1/V")
+    cells = ideal_conductance(g, wires)
+    arrives = _ladder(cells, wires.r_word, wires.r_driver, wires.word_both)
+    leaves = _ladder(cells[::-1].T, wires.r_bit, wires.r_sense, wires.bit_both).T[::-1]
+    return cells * arrives * leaves
+
+
+def _ladder(shunt: NDArray[np.float64], r: float, r_end: float, both: bool) -> NDArray[np.float64]:
+    """Voltage along lines (n_lines, n) fed with 1 V before index 0, or at both ends, through r_end + r."""
+    if r == 0.0 and r_end == 0.0:
+        return np.ones(shunt.shape)
+    if r == 0.0:
+        r_source = r_end / 2.0 if both else r_end
+        return np.broadcast_to(1.0 / (1.0 + r_source * shunt.sum(axis=1, keepdims=True)), shunt.shape)
+    front = _fed_in_front(shunt, r, r_end, both)
+    return front + _fed_in_front(shunt[:, ::-1], r, r_end, both)[:, ::-1] if both else front
+
+
+def _fed_in_front(shunt: NDArray[np.float64], r: float, r_end: float, grounded: bool) -> NDArray[np.float64]:
+    """The same with the far end open, or at 0 V behind r_end + r."""
+    n_lines, n = shunt.shape
+    admittance = np.empty((n_lines, n))  # of the line from a cell onwards
+    behind = np.full(n_lines, 1.0 / (r + r_end) if grounded else 0.0)
+    for k in range(n - 1, -1, -1):
+        admittance[:, k] = shunt[:, k] + behind
+        behind = admittance[:, k] / (1.0 + r * admittance[:, k])
+    voltage = np.empty((n_lines, n))
+    before = 1.0 / (1.0 + (r + r_end) * admittance[:, 0])
+    voltage[:, 0] = before
+    for k in range(1, n):
+        before = before / (1.0 + r * admittance[:, k])
+        voltage[:, k] = before
+    return voltage
+
+
+def attenuation(g: ArrayLike, wires: WiresConfig) -> NDArray[np.float64]:
+    """Voltage across each cell over the source voltage, all word lines driven alike, shape (n_wl, n_bl).
+
+    An estimate for other inputs: the drop on a bit line depends on all word lines' voltages.
+    Cells count as linear.
+    """
+    g = check_conductance(g)
+    return cell_voltages(g, np.ones((1, g.shape[0])), replace(wires, alpha=0.0))[0]
+
+
+def cell_drive(
+    g: ArrayLike, v_mean: ArrayLike, v_rms: ArrayLike, wires: WiresConfig
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Slope and offset [V] of each cell's voltage over its own driver's voltage.
+
+    Parameters
+    ----------
+    g : ndarray, shape (n_wl, n_bl)
+        Conductances [S].
+    v_mean, v_rms : ndarray, shape (n_wl,)
+        Mean and root mean square of each word line's drive [V], zeros counted.
+    wires : WiresConfig
+        Line resistances.
+
+    Returns
+    -------
+    slope, offset : ndarray, shape (n_wl, n_bl)
+        For `CellArray.add_reads(counts, voltages, slope, offset)`.
+    """
+    g = check_array(g, "g", shape=(None, None), minimum=0.0, unit="S")
+    v_mean = check_array(v_mean, "v_mean", shape=(g.shape[0],), unit="V")
+    drive = check_array(v_rms, "v_rms", shape=(g.shape[0],), minimum=0.0, unit="V").copy()
+    drive[drive == 0.0] = drive.max() if drive.max() > 0.0 else 1.0  # silent lines: any drive will do
+    even = np.arange(g.shape[0]) % 2 == 0
+    linear = replace(wires, alpha=0.0)  # cells count as linear
+    solution = prepare(g, linear).solve(np.stack([drive * even, drive * ~even, v_mean]))
+    word = solution.v_word
+    slope = np.where(even[:, None], word[0] - word[1], word[1] - word[0]) / drive[:, None]
+    offset = word[2] - solution.v_bit[2] - slope * v_mean[:, None]
+    return slope, offset

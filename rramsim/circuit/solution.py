@@ -1,0 +1,124 @@
+"""The solved circuit: voltages, currents and power of every element."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rramsim.circuit.wiring import WiresConfig
+
+
+@dataclass(frozen=True, eq=False)
+class Solution:
+    """Voltages and currents of a crossbar for a batch of inputs; SI units."""
+
+    v_in: NDArray[Any]  # (n_batch, n_wl) source voltages
+    i_out: NDArray[Any]  # (n_batch, n_bl) current into the ground of each bit line
+    i_in: NDArray[Any]  # (n_batch, n_wl) current out of each source
+    v_word: NDArray[Any]  # (n_batch, n_wl, n_bl) voltage of the cells' word nodes
+    v_bit: NDArray[Any]  # (n_batch, n_wl, n_bl) voltage of the cells' bit nodes
+    i_cell: NDArray[Any]  # (n_batch, n_wl, n_bl) current from word to bit line
+    wires: WiresConfig
+    iterations: int = 0  # of Newton's method; 0 for linear cells
+    residual: float = 0.0  # largest violation of Kirchhoff's current law over the largest current
+
+    @classmethod
+    def from_cells(
+        cls,
+        v_in: NDArray[Any],
+        v_word: NDArray[Any],
+        v_bit: NDArray[Any],
+        i_cell: NDArray[Any],
+        wires: WiresConfig,
+        float_word: NDArray[np.bool_],
+        float_bit: NDArray[np.bool_],
+        i_out: NDArray[Any] | None = None,
+        *,
+        iterations: int = 0,
+        residual: float = 0.0,
+    ) -> Solution:
+        """Line currents are sums of cell currents, which loses nothing on low-resistance wires."""
+        i_in = np.where(float_word, 0.0, i_cell.sum(axis=2))
+        if i_out is None:
+            i_out = i_cell.sum(axis=1)
+        i_out = np.where(float_bit, 0.0, i_out)
+        return cls(v_in, i_out, i_in, v_word, v_bit, i_cell, wires, iterations, residual)
+
+    @property
+    def v_cell(self) -> NDArray[Any]:
+        """Voltage across each cell and its access transistor [V], shape (n_batch, n_wl, n_bl)."""
+        return self.v_word - self.v_bit
+
+    @property
+    def power_cell(self) -> NDArray[Any]:
+        """Power in each cell and its access transistor [W], shape (n_batch, n_wl, n_bl)."""
+        return self.v_cell * self.i_cell
+
+    @property
+    def power_word(self) -> NDArray[Any]:
+        """Power in each word line and its drivers [W], shape (n_batch, n_wl)."""
+        w = self.wires
+        return _line_power(self.i_cell, self.i_in, w.r_word, w.r_driver, w.word_both)
+
+    @property
+    def power_bit(self) -> NDArray[Any]:
+        """Power in each bit line and its sense resistors [W], shape (n_batch, n_bl)."""
+        w = self.wires
+        flipped = self.i_cell[:, ::-1, :].transpose(0, 2, 1)  # first cell next to the ground
+        return _line_power(flipped, self.i_out, w.r_bit, w.r_sense, w.bit_both)
+
+    @property
+    def power(self) -> NDArray[Any]:
+        """Power drawn from the sources [W], shape (n_batch,)."""
+        return (self.v_in * self.i_in).sum(axis=1)
+
+    @property
+    def i_word(self) -> NDArray[Any]:
+        """Current in the word-line segment left of each cell, away from the driver [A]."""
+        return _segment_currents(
+            self.i_cell, self.i_in, self.wires.r_word, self.wires.r_driver, self.wires.word_both
+        )
+
+    @property
+    def i_bit(self) -> NDArray[Any]:
+        """Current in the bit-line segment below each cell, towards the ground [A]."""
+        w = self.wires
+        flipped = self.i_cell[:, ::-1, :].transpose(0, 2, 1)
+        return _segment_currents(flipped, self.i_out, w.r_bit, w.r_sense, w.bit_both).transpose(0, 2, 1)[
+            :, ::-1, :
+        ]
+
+
+def _segment_currents(
+    taps: NDArray[Any], total: NDArray[Any], r_segment: float, r_end: float, both: bool
+) -> NDArray[Any]:
+    """Current in the segment before each tap of lines fed at the front, or at both ends alike.
+
+    taps (n_batch, n_lines, n) are the currents drawn, total (n_batch, n_lines) what the ends deliver
+    together; a floating line delivers 0.
+    """
+    after = np.cumsum(taps[:, :, ::-1], axis=2)[:, :, ::-1]
+    n = taps.shape[2]
+    whole = 2.0 * r_end + (n + 1) * r_segment
+    if not both or whole == 0.0:
+        return after
+    share = (r_end + np.arange(1, n + 1) * r_segment) / whole  # of a tap's current that the far end delivers
+    far = (taps * share).sum(axis=2) * (total != 0.0)
+    return after - far[:, :, None]
+
+
+def _line_power(
+    taps: NDArray[Any], total: NDArray[Any], r_segment: float, r_end: float, both: bool
+) -> NDArray[Any]:
+    if both and r_segment == 0.0:
+        return total**2 * r_end / 2.0  # two equal branches to the one node
+    segment = _segment_currents(taps, total, r_segment, r_end, both)
+    power = r_segment * (segment**2).sum(axis=2)
+    if both:
+        far = total - segment[:, :, 0]
+        near = segment[:, :, 0] * (total != 0.0)
+        return power + r_end * near**2 + (r_segment + r_end) * far**2 * (total != 0.0)
+    return power + r_end * total**2

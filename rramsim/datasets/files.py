@@ -1,0 +1,241 @@
+"""Readers of image files: idx (MNIST's form), CIFAR's binary form, `.npz` and HDF5; and a checked download.
+
+Each reader returns a mapping of split to (pixels, labels) as stored; `rramsim.datasets.embedded`
+checks and normalises them. What is unreadable raises `InputError`.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import struct
+import sys
+import urllib.request
+import zipfile
+import zlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rramsim.checks import InputError
+
+Arrays = dict[str, tuple[NDArray[Any], NDArray[Any]]]
+
+IDX_PREFIXES = {"train": "train", "test": "t10k"}
+SPLIT_NAMES = ("train", "calibration", "validation", "test")
+IDX_DTYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
+CIFAR_PIXELS = 3 * 32 * 32
+
+
+def _idx_file(directory: Path, prefix: str, kind: str) -> Path | None:
+    """The file of this role under any of its usual names."""
+    number = "3" if kind == "images" else "1"
+    for stem in (f"{prefix}-{kind}-idx{number}-ubyte", f"{prefix}-{kind}.idx{number}-ubyte"):
+        for name in (stem, f"{stem}.gz"):
+            if (directory / name).is_file():
+                return directory / name
+    return None
+
+
+def find_idx(directory: Path) -> bool:
+    """Whether the directory holds idx images."""
+    return any(_idx_file(directory, prefix, "images") for prefix in IDX_PREFIXES.values())
+
+
+def has_all_idx(directory: Path) -> bool:
+    """Whether images and labels are there for training and test."""
+    roles = ((prefix, kind) for prefix in IDX_PREFIXES.values() for kind in ("images", "labels"))
+    return all(_idx_file(directory, *role) for role in roles)
+
+
+def read_idx(path: Path) -> NDArray[Any]:
+    """The array of one idx file, packed with gzip or not (format: Y. LeCun, C. Cortes, MNIST)."""
+    try:
+        raw = path.read_bytes()
+        if raw[:2] == b"\x1f\x8b":
+            raw = gzip.decompress(raw)
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{path} cannot be read ({error}); fetch it again") from None
+    if len(raw) < 4 or raw[:2] != b"\0\0" or raw[2] not in IDX_DTYPES:
+        raise InputError(f"{path} is no idx file; it must begin with two zero bytes and a known type")
+    n_axes = raw[3]
+    if len(raw) < 4 + 4 * n_axes:
+        raise InputError(f"{path} is truncated within its header; fetch it again")
+    shape = struct.unpack(f">{n_axes}I", raw[4 : 4 + 4 * n_axes])
+    dtype = np.dtype(IDX_DTYPES[raw[2]])
+    wanted = 4 + 4 * n_axes + dtype.itemsize * int(np.prod(shape, dtype=np.int64))
+    if len(raw) != wanted:
+        raise InputError(
+            f"{path} must hold {wanted:,} bytes by its header, got {len(raw):,}; is it truncated?"
+        )
+    return np.frombuffer(raw, dtype, offset=4 + 4 * n_axes).reshape(shape)
+
+
+def idx_bytes(array: NDArray[np.uint8]) -> bytes:
+    """The unpacked idx file of an array of bytes."""
+    header = struct.pack(f">HBB{array.ndim}I", 0, 0x08, array.ndim, *array.shape)
+    return header + np.ascontiguousarray(array, dtype=np.uint8).tobytes()
+
+
+def read_idx_pairs(directory: Path) -> Arrays:
+    """`train` and `test`, whichever are there."""
+    arrays: Arrays = {}
+    for split, prefix in IDX_PREFIXES.items():
+        images = _idx_file(directory, prefix, "images")
+        labels = _idx_file(directory, prefix, "labels")
+        if images is None and labels is None:
+            continue
+        if images is None or labels is None:
+            missing = "images-idx3" if images is None else "labels-idx1"
+            raise InputError(f"{directory} lacks {prefix}-{missing}-ubyte; put it beside its companion")
+        arrays[split] = (read_idx(images), read_idx(labels))
+    return arrays
+
+
+def _cifar_files(n_classes: int) -> dict[str, tuple[str, ...]]:
+    if n_classes == 10:
+        return {"train": tuple(f"data_batch_{i}.bin" for i in range(1, 6)), "test": ("test_batch.bin",)}
+    return {"train": ("train.bin",), "test": ("test.bin",)}
+
+
+def find_cifar(directory: Path, n_classes: int) -> bool:
+    """Whether the directory holds CIFAR's binary training or test file."""
+    files = _cifar_files(n_classes)
+    return any((directory / name).is_file() for names in files.values() for name in names)
+
+
+def read_cifar(directory: Path, n_classes: int) -> Arrays:
+    """CIFAR-10 or CIFAR-100 in the official binary form: records of label bytes and 3x32x32 pixels.
+
+    CIFAR-100's records bear a coarse label first, which is left out.
+    """
+    n_labels = 1 if n_classes == 10 else 2
+    arrays: Arrays = {}
+    for split, names in _cifar_files(n_classes).items():
+        records = []
+        for name in names:
+            path = directory / name
+            if not path.is_file():
+                raise InputError(
+                    f"{directory} lacks {name}; unpack the whole binary version of CIFAR-{n_classes}"
+                )
+            raw = np.fromfile(path, dtype=np.uint8)
+            if len(raw) == 0 or len(raw) % (n_labels + CIFAR_PIXELS):
+                raise InputError(
+                    f"{path} must hold whole records of {n_labels + CIFAR_PIXELS} bytes, got {len(raw):,}; "
+                    "is it truncated, or the Python version of CIFAR?"
+                )
+            records.append(raw.reshape(-1, n_labels + CIFAR_PIXELS))
+        table = np.concatenate(records)
+        arrays[split] = (
+            table[:, n_labels:].reshape(-1, 3, 32, 32),
+            table[:, n_labels - 1].astype(np.int64),
+        )
+    return arrays
+
+
+def read_arrays(path: Path) -> tuple[Arrays, dict[str, Any]]:
+    """Splits and normalisation from an `.npz` or HDF5 file.
+
+    Arrays are named `images` and `labels`, or `train_images`, `train_labels`, `test_images`, ... (in
+    HDF5 also `train/images`). Optional scalars `mean`, `std`, `pixel_max` and `n_classes` (in HDF5
+    also root attributes) set the normalisation.
+    """
+    if path.suffix == ".npz":
+        table = _read_npz(path)
+    elif path.suffix in (".h5", ".hdf5"):
+        table = _read_hdf5(path)
+    else:
+        raise InputError(
+            f"{path} must be an .npz or HDF5 (.h5, .hdf5) file or a directory, got {path.suffix!r}"
+        )
+    arrays: Arrays = {}
+    for split in SPLIT_NAMES:
+        if f"{split}_images" in table or f"{split}_labels" in table:
+            arrays[split] = _pair(table, f"{split}_", path)
+    if not arrays:
+        arrays["test"] = _pair(table, "", path)
+    extra: dict[str, Any] = {}
+    for name in ("mean", "std", "pixel_max", "n_classes"):
+        if name in table:
+            if np.size(table[name]) != 1:
+                raise InputError(f"{path}: {name} must be one number, got shape {np.shape(table[name])}")
+            extra[name] = np.asarray(table[name]).reshape(-1)[0].item()
+    return arrays, extra
+
+
+def _pair(table: Mapping[str, NDArray[Any]], prefix: str, path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
+    for name in (f"{prefix}images", f"{prefix}labels"):
+        if name not in table:
+            raise InputError(
+                f"{path} must hold an array {name!r}, got {', '.join(sorted(table)) or 'nothing'}"
+            )
+    return table[f"{prefix}images"], table[f"{prefix}labels"]
+
+
+def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
+    try:
+        # numpy leaves its own handle open where the archive is damaged
+        with path.open("rb") as stream, zipfile.ZipFile(stream), np.load(stream, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise InputError(
+            f"{path} is no readable .npz of plain arrays ({error}); save it with numpy.savez"
+        ) from None
+
+
+def _read_hdf5(path: Path) -> dict[str, NDArray[Any]]:
+    import h5py
+
+    table: dict[str, NDArray[Any]] = {}
+
+    def visit(name: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset):
+            table[name.replace("/", "_")] = item[()]
+
+    try:
+        with h5py.File(path, "r") as file:
+            table.update({name: np.asarray(value) for name, value in file.attrs.items()})
+            file.visititems(visit)
+    except OSError as error:
+        raise InputError(f"{path} is no readable HDF5 file ({error}); is it truncated?") from None
+    return table
+
+
+def download_gzip(url: str, sha256: Mapping[str, str], directory: Path) -> None:
+    """Fetch `url`/NAME.gz for each NAME, check its unpacked content, and store it in `directory`.
+
+    A file appears under its final name only once its checksum is right. Progress is shown on a
+    terminal. Raises OSError where the network or the disk fails, InputError on a wrong checksum.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, expected in sha256.items():
+        target = directory / f"{name}.gz"
+        if target.is_file():
+            continue
+        packed = b"".join(_chunks(f"{url.rstrip('/')}/{name}.gz", name))
+        try:
+            digest = hashlib.sha256(gzip.decompress(packed)).hexdigest()
+        except (OSError, EOFError, zlib.error):
+            digest = "unreadable"
+        if digest != expected:
+            raise InputError(f"{name}.gz from {url} has a wrong checksum ({digest[:12]}); try again later")
+        partial = target.with_suffix(".part")
+        partial.write_bytes(packed)
+        partial.replace(target)
+
+
+def _chunks(url: str, what: str) -> Iterable[bytes]:
+    from rich.progress import Progress
+
+    with (
+        urllib.request.urlopen(url, timeout=30) as response,
+        Progress(disable=not sys.stderr.isatty()) as progress,
+    ):
+        task = progress.add_task(what, total=int(response.headers.get("Content-Length") or 0) or None)
+        while chunk := response.read(1 << 16):
+            progress.advance(task, len(chunk))
+            yield chunk

@@ -1,0 +1,401 @@
+"""The host's side of a network on a chip: every digital number the chip does not hold.
+
+A deployment owns DAC and ADC ranges, scales, biases, kept batch norm, low-rank adapters and
+sparse corrections. It runs images through chip and host, is saved to HDF5, and needs only the
+public protocol of a chip.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rramsim.blackbox.codes import adc_code_max, dac_codes
+from rramsim.blackbox.mapping import channel_weights, column_scale, levels_from_weights, weights_from_levels
+from rramsim.blackbox.protocol import ChipProtocol, Reading
+from rramsim.blackbox.windows import WindowCodes
+from rramsim.checks import InputError, check_array
+from rramsim.host.layer import HostLayer, layer_names, layer_shapes
+from rramsim.host.ranges import RANGE_VECTORS, best_range
+from rramsim.kernels import host as host_kernels
+from rramsim.network import Network, Node, windows
+
+__all__ = ["Deployment"]
+
+
+class Deployment:
+    """A network mapped onto a chip.
+
+    Parameters
+    ----------
+    network : Network
+        Trained network; its Conv/Gemm/MatMul nodes run on the chip, all else at the host.
+    chip : ChipProtocol
+        Any chip with the layers of `layer_shapes(network)`.
+
+    Raises
+    ------
+    InputError
+        If the chip's layers do not fit the network.
+    """
+
+    def __init__(self, network: Network, chip: ChipProtocol) -> None:
+        self.network = network
+        self.chip = chip
+        wanted = layer_shapes(network)
+        got = {name: (info.n_rows, info.n_cols) for name, info in chip.layers.items()}
+        if wanted != got:
+            odd = sorted(set(wanted.items()) ^ set(got.items()))
+            raise InputError(
+                f"the chip must hold the layers of network {network.name!r}; differing: {odd[:4]}; "
+                "was the chip made for another network?"
+            )
+        self.layers: dict[str, HostLayer] = {}
+        self._sheet = chip.datasheet
+        self._layers_of = {name: layer_names(network.node(name)) for name in network.mapped}
+        for node in map(network.node, network.mapped):
+            bias = node.parameters.get("bias")
+            matrices = windows.matrices(node)
+            biases = np.split(bias, len(matrices)) if bias is not None else [None] * len(matrices)
+            for group, (name, matrix, shift) in enumerate(
+                zip(layer_names(node), matrices, biases, strict=True)
+            ):
+                scale = column_scale(matrix)
+                self.layers[name] = HostLayer(
+                    node=node.name,
+                    group=group,
+                    scale=scale,
+                    gain=np.ones(scale.size),
+                    offset=np.zeros(scale.size) if shift is None else shift.astype(np.float64),
+                )
+
+    # -- mapping ------------------------------------------------------------------------------
+
+    def weights(self, layer: str) -> NDArray[np.float32]:
+        """The network's own weights of a layer, shape (n_rows, n_cols)."""
+        host = self.layers[layer]
+        return windows.matrices(self.network.node(host.node))[host.group]
+
+    def map(self, images: NDArray[np.float32], *, program: bool = True, margin: float = 1.0) -> None:
+        """Set converter ranges from the digital network on `images`, and write every layer once.
+
+        No answer of the chip is used: this is what plain mapping gives. `margin` widens the ADC
+        ranges, for cells that may conduct more than their target.
+        """
+        images = check_array(images, "images", dtype=np.float32)
+        values: dict[str, NDArray[Any]] = {"input": images}
+        inputs = {name: self.network.node(name).inputs[0] for name in self.network.mapped}
+        self.network.evaluate(values, self.network.output, keep=set(inputs.values()))
+        for node_name, source in inputs.items():
+            x = values[source]
+            for layer in self.layers_of(node_name):
+                self.set_input_range(layer, x)
+                self.set_output_range(layer, self._partial_sums(layer, x), margin)
+        if program:
+            for layer in self.layers:
+                self.write(layer, self.nearest_levels(layer))
+
+    def layers_of(self, node: str) -> list[str]:
+        """Chip layers of a network node, one per group."""
+        return self._layers_of[node]
+
+    def set_input_range(self, layer: str, x: NDArray[Any]) -> None:
+        """Choose the DAC step for activations like `x`; signed where any is negative."""
+        host, sheet = self.layers[layer], self._sheet
+        host.signed = bool(x.min(initial=0.0) < 0)
+        high = dac_codes(sheet.dac_bits, host.signed)[1]
+        host.x_step = best_range(x, high) / high
+        low = -sheet.v_read if host.signed else 0.0
+        self.chip.configure(layer, input_range=(low, sheet.v_read))
+        self._set_unit(layer)
+
+    def set_output_range(self, layer: str, partial: NDArray[Any], margin: float = 1.0) -> None:
+        """Choose the ADC range for partial sums of one row tile each.
+
+        Parameters
+        ----------
+        partial : ndarray
+            Sums of normalised weight times DAC codes, one for each conversion.
+        margin : float
+            Factor on the chosen range.
+        """
+        host, sheet = self.layers[layer], self._sheet
+        code_max = adc_code_max(sheet.adc_bits)
+        noise = sheet.adc_noise * code_max / adc_code_max(8)
+        host.output_range = margin * self._ampere_per_step(layer) * best_range(partial, code_max, noise)
+        self.chip.configure(layer, output_range=host.output_range)
+        self._set_unit(layer)
+
+    def _set_unit(self, layer: str) -> None:
+        """Layer units per ADC code of error-free cells."""
+        host, sheet, info = self.layers[layer], self._sheet, self.chip.layers[layer]
+        if host.output_range == 0.0:
+            return
+        per_code = (
+            host.output_range / adc_code_max(sheet.adc_bits) / self._ampere_per_step(layer) * host.x_step
+        )
+        if sheet.mapping == "sliced":
+            n_slices = info.cells_per_weight // 2
+            per_code /= sheet.n_levels**n_slices - 1
+        host.unit = per_code * host.scale
+
+    def _partial_sums(self, layer: str, x: NDArray[Any]) -> NDArray[np.float32]:
+        """Currents that error-free cells would send to each conversion, in steps (`_ampere_per_step`)."""
+        info, sheet = self.chip.layers[layer], self._sheet
+        codes = self.codes(layer, x)
+        codes = codes[:: max(1, len(codes) // RANGE_VECTORS)]
+        if sheet.input_mode == "bit_serial":
+            magnitude, sign = np.abs(codes.astype(np.int32)), np.sign(codes)
+            planes = [((magnitude >> bit) & 1) * sign for bit in range(int(magnitude.max()).bit_length())]
+            codes = np.concatenate(planes) if planes else codes
+        weights = channel_weights(
+            self.nearest_levels(layer), sheet.mapping, sheet.levels, per_line=sheet.adc_per_line
+        )
+        flat = weights.reshape(weights.shape[0], -1).astype(np.float32)
+        drive = codes.astype(np.float32)
+        return np.stack([drive[:, a:b] @ flat[a:b] for a, b in info.row_tiles], axis=1)
+
+    def _ampere_per_step(self, layer: str) -> float:
+        """Current [A] of a weight of 1 driven by one DAC step (by one bit when inputs are bit-serial)."""
+        sheet = self._sheet
+        current = self.chip.layers[layer].g_unit * sheet.v_read
+        if sheet.input_mode == "bit_serial":
+            return current
+        return current / dac_codes(sheet.dac_bits, self.layers[layer].signed)[1]
+
+    def nearest_levels(self, layer: str, weights: NDArray[Any] | None = None) -> NDArray[np.int64]:
+        """Level targets nearest to `weights` (the network's own by default), after scaling."""
+        host, sheet = self.layers[layer], self._sheet
+        values = (self.weights(layer) if weights is None else weights) / host.scale
+        n_slices = self.chip.layers[layer].cells_per_weight // 2
+        return levels_from_weights(values, sheet.mapping, sheet.levels, n_slices)
+
+    def write(self, layer: str, levels: NDArray[np.int64], mask: NDArray[np.bool_] | None = None) -> None:
+        """Program levels and remember the targets.
+
+        Without a mask, only cells whose target differs from what the host last wrote are
+        programmed; a chip arrives reset, so cells at level 0 need no first write.
+        """
+        host = self.layers[layer]
+        before = np.zeros_like(levels) if host.levels is None else host.levels
+        if mask is None:
+            mask = levels != before
+        host.levels = np.where(mask, levels, before)
+        self.chip.write(layer, host.levels, mask)
+
+    def stored_weights(self, layer: str) -> NDArray[np.float64]:
+        """Normalised weights that the written levels stand for, shape (n_rows, n_cols)."""
+        host, sheet = self.layers[layer], self._sheet
+        if host.levels is None:
+            raise InputError(f"layer {layer!r} was never written: call map(...) first")
+        return weights_from_levels(host.levels, sheet.mapping, sheet.levels)
+
+    # -- running ------------------------------------------------------------------------------
+
+    def codes(self, layer: str, x: NDArray[Any]) -> NDArray[Any]:
+        """DAC codes of a layer's input activations, shape (n_vectors, n_rows), narrow integers."""
+        return windows.lower(self._node(layer), self._quantise(layer, x), self.layers[layer].group)
+
+    def _node(self, layer: str) -> Node:
+        return self.network.node(self.layers[layer].node)
+
+    def _quantise(self, layer: str, x: NDArray[Any]) -> NDArray[Any]:
+        """DAC codes of an activation map, before any vector is laid out."""
+        host = self.layers[layer]
+        if host.x_step == 0.0:
+            raise InputError(f"layer {layer!r} has no input range yet: call map(...) first")
+        low, high = dac_codes(self._sheet.dac_bits, host.signed)
+        if high >= 2**15:
+            return np.clip(np.rint(x * np.float32(1.0 / host.x_step)), low, high).astype(np.int32)
+        out = np.empty(x.shape, dtype=np.int16)
+        x = np.ascontiguousarray(x, dtype=np.float32)
+        host_kernels.quantise(x.ravel(), 1.0 / host.x_step, low, high, out.ravel())
+        return out
+
+    def _window_codes(self, layer: str, x: NDArray[Any]) -> NDArray[Any] | WindowCodes:
+        """Codes for `mvm` without laying out the windows of a convolution."""
+        node, group = self._node(layer), self.layers[layer].group
+        maps = self._quantise(layer, x)
+        geometry = windows.geometry(node, x.shape)
+        if geometry is None:
+            return windows.lower(node, maps, group)
+        n_groups = int(node.attributes.get("group", 1))
+        part = maps.shape[1] // n_groups
+        own = windows.as_maps(maps)[:, group * part : (group + 1) * part]
+        return WindowCodes(own, geometry)
+
+    def finish(
+        self, layer: str, codes: NDArray[Any] | WindowCodes, reading: NDArray[Any]
+    ) -> NDArray[np.float32]:
+        """Pre-activations from DAC codes and summed ADC codes, shape (n_vectors, n_cols)."""
+        host = self.layers[layer]
+        gain, offset = (host.gain * host.unit).astype(np.float32), host.offset.astype(np.float32)
+        result = np.empty(reading.shape, dtype=np.float32)
+        if reading.T.flags.c_contiguous:
+            host_kernels.rescale_rows(reading.T, gain, offset, result)
+        else:
+            result[:] = reading.astype(np.float32) * gain + offset
+        correction = None if host.n_extra == 0 else host.correction(np.asarray(codes))
+        return result if correction is None else result + correction
+
+    def execute(self, node: Node, x: NDArray[Any]) -> NDArray[np.float32]:
+        """One mapped node on chip and host; takes the place of its digital execution."""
+        columns = []
+        layers = self.layers_of(node.name)
+        for layer in layers:
+            codes = self._window_codes(layer, x)
+            reading = self._host_mvm(layer, codes).codes
+            if len(layers) == 1 and isinstance(codes, WindowCodes):
+                return self._finish_maps(layer, codes, reading, x.ndim)
+            columns.append(self.finish(layer, codes, reading))
+        return windows.raise_outputs(node, x.shape, columns)
+
+    def _finish_maps(
+        self, layer: str, codes: WindowCodes, reading: NDArray[Any], rank: int
+    ) -> NDArray[np.float32]:
+        """`finish` and `lowering.raise_outputs` in one pass."""
+        host, window = self.layers[layer], codes.geometry
+        n_images, n_cols = len(codes.maps), reading.shape[1]
+        positions = window.out_h * window.out_w
+        out = np.empty((n_images, n_cols, positions), dtype=np.float32)
+        gain, offset = (host.gain * host.unit).astype(np.float32), host.offset.astype(np.float32)
+        by_column = np.ascontiguousarray(reading.T).reshape(n_cols, n_images, positions)
+        host_kernels.rescale_maps(by_column, gain, offset, out)
+        correction = host.correction(codes)
+        if correction is not None:
+            out += correction.reshape(n_images, n_cols, positions)
+        if rank == 3:
+            return out
+        return out.reshape(n_images, n_cols, window.out_h, window.out_w)
+
+    def _host_mvm(self, layer: str, codes: NDArray[Any] | WindowCodes) -> Reading:
+        """Read on the host's own behalf: a gate does not ask where these vectors come from."""
+        host_mvm = getattr(self.chip, "_host_mvm", self.chip.mvm)
+        return host_mvm(layer, codes)
+
+    def trace(self, images: NDArray[np.float32]) -> Trace:
+        """Follow images through the network layer by layer, as a tuner does."""
+        return Trace(self, images)
+
+    def evaluate(
+        self, values: dict[str, NDArray[Any]], target: str, keep: Iterable[str] = ()
+    ) -> NDArray[np.float32]:
+        """`Network.evaluate` with mapped nodes on the chip."""
+        return self.network.evaluate(values, target, mapped=self.execute, keep=keep)
+
+    def run(
+        self, images: NDArray[np.float32], *, progress: Callable[[int], None] | None = None
+    ) -> NDArray[np.float32]:
+        """Network outputs (logits) for images (n, c, h, w); `progress` hears of finished images."""
+        images = check_array(images, "images", dtype=np.float32)
+        outputs = []
+        for first in range(0, len(images), self.network.batch):
+            batch = images[first : first + self.network.batch]
+            outputs.append(self.evaluate({"input": batch}, self.network.output))
+            if progress is not None:
+                progress(len(batch))
+        return np.concatenate(outputs)
+
+    def on(self, chip: ChipProtocol) -> Deployment:
+        """The same digital state on another chip (with the same layers)."""
+        twin = Deployment(self.network, chip)
+        twin.load_state_dict(self.state_dict())
+        return twin
+
+    def fork(self, stream: int = 0) -> Deployment:
+        """The same digital state on a fork of the chip, for evaluation that changes nothing.
+
+        A chip without `fork`, a real one, evaluates in place and is charged.
+        """
+        fork = getattr(self.chip, "fork", None)
+        return self.on(self.chip if fork is None else fork(stream))
+
+    # -- state --------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """All digital state, as nested dicts of arrays and numbers."""
+        layers = {}
+        for name, host in self.layers.items():
+            entries = {key: value for key, value in vars(host).items() if value is not None}
+            layers[name] = {
+                key: value.copy() if isinstance(value, np.ndarray) else value
+                for key, value in entries.items()
+            }
+        changed = {
+            node.name: dict(node.parameters) for node in self.network.nodes if node.op == "BatchNormalization"
+        }
+        return {"layers": layers, "batch_norm": changed}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore `state_dict`; converter ranges are sent to the chip again."""
+        if set(state["layers"]) != set(self.layers):
+            raise InputError(
+                f"state must hold the layers {sorted(self.layers)}, got {sorted(state['layers'])}"
+            )
+        for name, parameters in state["batch_norm"].items():
+            self.network = self.network.replace(name, parameters)
+        sheet = self._sheet
+        for name, entries in state["layers"].items():
+            host = HostLayer(**entries)
+            self.layers[name] = host
+            if host.output_range:
+                low = -sheet.v_read if host.signed else 0.0
+                self.chip.configure(name, input_range=(low, sheet.v_read), output_range=host.output_range)
+
+    def digital_overhead(self) -> dict[str, float]:
+        """Extra digital numbers and multiply-accumulates per vector, over those of the network."""
+        numbers = sum(host.n_extra for host in self.layers.values())
+        weights = sum(rows * cols for rows, cols in layer_shapes(self.network).values())
+        return {"numbers": float(numbers), "fraction_of_weights": numbers / weights}
+
+
+class Trace:
+    """Images on their way through a deployment: what a tuner of one layer after another needs.
+
+    Activations before the present layer are kept, so that finishing a layer and going on costs
+    one read of each layer. Its `codes` are vectors recorded from images, which a gate at tier
+    `LAYERS` lets pass.
+    """
+
+    def __init__(self, deployment: Deployment, images: NDArray[np.float32]) -> None:
+        self._deployment = deployment
+        self._values: dict[str, NDArray[Any]] = {"input": check_array(images, "images", dtype=np.float32)}
+
+    def activations(self, tensor: str) -> NDArray[np.float32]:
+        """A tensor of the network as chip and host produce it; what it needs runs on the chip once."""
+        if tensor not in self._values:
+            mapped = set(self._deployment.network.mapped)
+            self._deployment.evaluate(self._values, tensor, keep=mapped | self._inputs())
+        return self._values[tensor]
+
+    def _inputs(self) -> set[str]:
+        network = self._deployment.network
+        return {network.node(name).inputs[0] for name in network.mapped}
+
+    def codes(self, layer: str) -> NDArray[Any]:
+        """DAC codes the layer receives for these images, shape (n_vectors, n_rows)."""
+        deployment = self._deployment
+        source = deployment.network.node(deployment.layers[layer].node).inputs[0]
+        codes = deployment.codes(layer, self.activations(source))
+        record = getattr(deployment.chip, "_record", None)
+        if record is not None:
+            record(layer, codes)
+        return codes
+
+    def put(self, node: str, columns: list[NDArray[np.float32]]) -> None:
+        """Set a mapped node's pre-activations from one matrix (n_vectors, n_cols) per group.
+
+        Spares the chip a read whose answer the tuner already has.
+        """
+        network = self._deployment.network
+        x = self.activations(network.node(node).inputs[0])
+        self._values[node] = windows.raise_outputs(network.node(node), x.shape, columns)
+
+    def forget_after(self, node: str) -> None:
+        """Drop the node's own and all later activations: the layer was changed."""
+        names = [entry.name for entry in self._deployment.network.nodes]
+        for name in names[names.index(node) :]:
+            self._values.pop(name, None)
