@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from finetune.bench import Bench
 from rramsim.blackbox.protocol import LayerInfo
-from rramsim.host.deployment import Trace
 from rramsim.host.layer import HostLayer
+from rramsim.host.trace import Trace
+from rramsim.network import windows
 
 __all__ = ["Work"]
 
@@ -68,7 +69,7 @@ class Work:
         """
         if weights == "variance":
             return np.ones(self.info.n_cols)
-        columns = slice(self.host.group * self.info.n_cols, (self.host.group + 1) * self.info.n_cols)
+        columns = windows.channel_slice(self.bench.network.node(self.host.node), self.host.group)
         harm = self.bench.channel_weights(self.host.node)[columns] * self.target.var(axis=0, dtype=np.float64)
         harm **= TEMPER
         return harm / harm.mean() if harm.any() else np.ones(self.info.n_cols)
@@ -113,9 +114,5 @@ class Work:
 def target_columns(bench: Bench, layer: str) -> NDArray[np.float32]:
     """The teacher's pre-activations of a chip layer, ordered like its vectors."""
     host = bench.deployment.layers[layer]
-    values = bench.teacher_values(host.node)
-    n_cols = host.gain.size
-    part = values[:, host.group * n_cols : (host.group + 1) * n_cols]
-    if part.ndim == 2:
-        return np.ascontiguousarray(part, dtype=np.float32)
-    return np.ascontiguousarray(part.transpose(0, 2, 3, 1), dtype=np.float32).reshape(-1, n_cols)
+    values = np.asarray(bench.teacher_values(host.node), dtype=np.float32)
+    return windows.to_columns(bench.network.node(host.node), values, host.group)

@@ -24,6 +24,7 @@ from finetune.strategies.base import LayerStep, register
 from rramsim.blackbox.codes import adc_code_max, dac_codes
 from rramsim.blackbox.protocol import ChipProtocol
 from rramsim.checks import InputError
+from rramsim.network import windows
 
 __all__ = ["Maintain"]
 
@@ -246,8 +247,7 @@ class Maintain(LayerStep):
         node = work.host.node
         if node not in self.weights:
             self.weights[node] = channel_weights(bench.teacher, bench.images[:WEIGHT_IMAGES], node)
-        n_cols = work.info.n_cols
-        return self.weights[node][work.host.group * n_cols : (work.host.group + 1) * n_cols]
+        return self.weights[node][windows.channel_slice(bench.network.node(node), work.host.group)]
 
     # -- state ----------------------------------------------------------------------------------
 

@@ -24,6 +24,7 @@ from finetune.optimizers import METHODS, GaussNewton, Optimizer, make_optimizer
 from finetune.strategies.base import Strategy, register
 from rramsim.blackbox.protocol import Tier
 from rramsim.checks import InputError, nearest_name
+from rramsim.network import windows
 
 __all__ = ["ZerothOrder", "column_spread", "positions", "tail_layers"]
 
@@ -33,8 +34,10 @@ N_FOLDS = 4  # groups of images for the held-out choice of the damping
 
 def positions(bench: Bench, node: str) -> int:
     """Vectors one image sends to a mapped node (over all its groups)."""
-    shape = bench.teacher_values(node).shape
-    return int(np.prod(shape[2:], dtype=np.int64)) * len(bench.deployment.layers_of(node))
+    values = bench.teacher_values(node)
+    axis = windows.channel_axis(bench.network.node(node)) % values.ndim
+    per_image = values.size // (len(values) * values.shape[axis])
+    return per_image * len(bench.deployment.layers_of(node))
 
 
 def vectors_behind(bench: Bench, node: str) -> int:
@@ -54,10 +57,11 @@ def tail_layers(bench: Bench, limit: int) -> list[str]:
 def column_spread(bench: Bench, layer: str) -> NDArray[np.float64]:
     """Standard deviation of the teacher's output in each column of a chip layer."""
     host = bench.deployment.layers[layer]
-    values = bench.teacher_values(host.node)
-    n_cols = host.gain.size
-    part = values[:, host.group * n_cols : (host.group + 1) * n_cols]
-    spread = part.std(axis=tuple(axis for axis in range(part.ndim) if axis != 1)).astype(np.float64)
+    values, node = bench.teacher_values(host.node), bench.network.node(host.node)
+    axis = windows.channel_axis(node) % values.ndim
+    part = np.moveaxis(values, axis, 0)[windows.channel_slice(node, host.group)]
+    spread = np.moveaxis(part, 0, axis).std(axis=tuple(a for a in range(values.ndim) if a != axis))
+    spread = spread.astype(np.float64)
     return np.maximum(spread, 1e-3 * max(spread.max(initial=0.0), 1e-12))
 
 

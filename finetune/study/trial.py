@@ -27,7 +27,7 @@ from rramsim.datasets.embedded import Dataset, Split, load_dataset
 from rramsim.datasets.teachers import load_teacher, teacher_names
 from rramsim.host.deployment import Deployment
 from rramsim.host.layer import layer_shapes
-from rramsim.network import Network
+from rramsim.network import Network, windows
 from rramsim.streams import Cause, key, stream
 
 __all__ = [
@@ -360,7 +360,8 @@ def _layer_errors(materials: Materials, deployment: Deployment) -> NDArray[np.fl
     errors = []
     for node in mapped:
         z, y = wanted[node].astype(np.float64), got[node].astype(np.float64)
-        axes = tuple(axis for axis in range(z.ndim) if axis != 1)
+        channels = windows.channel_axis(materials.network.node(node)) % z.ndim
+        axes = tuple(axis for axis in range(z.ndim) if axis != channels)
         errors.append(float(np.mean(np.square(z - y).mean(axes) / np.maximum(z.var(axes), 1e-30))))
     return np.array(errors)
 
