@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rramsim.checks import check_array
 from rramsim.network import windows
 
 if TYPE_CHECKING:
@@ -24,9 +23,9 @@ class Trace:
     `LAYERS` lets pass.
     """
 
-    def __init__(self, deployment: Deployment, images: NDArray[np.float32]) -> None:
+    def __init__(self, deployment: Deployment, images: Any) -> None:
         self._deployment = deployment
-        self._values: dict[str, NDArray[Any]] = {"input": check_array(images, "images", dtype=np.float32)}
+        self._values: dict[str, NDArray[Any]] = deployment.network.feed(images)
 
     def activations(self, tensor: str) -> NDArray[np.float32]:
         """A tensor of the network as chip and host produce it; what it needs runs on the chip once."""
