@@ -21,6 +21,7 @@ from finetune.strategies.composition import parse
 from finetune.strategies.zeroth_order import positions
 from finetune.study.config import ExperimentConfig
 from finetune.tuner import Tuner, operations_per_vector
+from rramsim.blackbox.protocol import LEDGER_QUANTITIES
 from rramsim.checks import InputError
 from rramsim.chip.simulated import SimulatedChip
 from rramsim.datasets.embedded import Dataset, Split, load_dataset
@@ -45,7 +46,7 @@ HISTOGRAM_BINS = 200
 AGEING_IMAGES = 32  # calibration images whose vectors stand for the reads of a lifetime
 EVALUATION_STREAM = 1_000_000  # noise stream of final evaluations, apart from those of checkpoints
 EVALUATION_RATE = 1.5e10  # rough multiply-accumulates per second of one thread, for plans
-COSTS = ("vectors", "array_reads", "conversions", "cell_writes", "pulses", "max_cycles", "seconds", "joules")
+COSTS = tuple(entry.name for entry in LEDGER_QUANTITIES.values() if entry.cost)
 
 Notify = Callable[[int, str, float], None]  # chip, stage, share of the stage that is done
 

@@ -7,6 +7,7 @@ public protocol of a chip.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -14,8 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rramsim.blackbox.codes import adc_code_max, dac_codes
-from rramsim.blackbox.mapping import channel_weights, column_scale, levels_from_weights, weights_from_levels
-from rramsim.blackbox.protocol import ChipProtocol, Reading
+from rramsim.blackbox.mapping import (
+    column_scale,
+    conversion_weights,
+    levels_from_weights,
+    weights_from_levels,
+)
+from rramsim.blackbox.protocol import ChipProtocol, HostPort, host_port
 from rramsim.blackbox.windows import WindowCodes
 from rramsim.checks import InputError, check_array
 from rramsim.host.layer import HostLayer, layer_names, layer_shapes
@@ -45,6 +51,7 @@ class Deployment:
     def __init__(self, network: Network, chip: ChipProtocol) -> None:
         self.network = network
         self.chip = chip
+        self._port = host_port(chip)
         wanted = layer_shapes(network)
         got = {name: (info.n_rows, info.n_cols) for name, info in chip.layers.items()}
         if wanted != got:
@@ -151,7 +158,7 @@ class Deployment:
             magnitude, sign = np.abs(codes.astype(np.int32)), np.sign(codes)
             planes = [((magnitude >> bit) & 1) * sign for bit in range(int(magnitude.max()).bit_length())]
             codes = np.concatenate(planes) if planes else codes
-        weights = channel_weights(
+        weights = conversion_weights(
             self.nearest_levels(layer), sheet.mapping, sheet.levels, per_line=sheet.adc_per_line
         )
         flat = weights.reshape(weights.shape[0], -1).astype(np.float32)
@@ -247,7 +254,7 @@ class Deployment:
         layers = self.layers_of(node.name)
         for layer in layers:
             codes = self._window_codes(layer, x)
-            reading = self._host_mvm(layer, codes).codes
+            reading = self._port.host_mvm(layer, codes).codes
             if len(layers) == 1 and isinstance(codes, WindowCodes):
                 return self._finish_maps(layer, codes, reading, x.ndim)
             columns.append(self.finish(layer, codes, reading))
@@ -271,10 +278,10 @@ class Deployment:
             return out
         return out.reshape(n_images, n_cols, window.out_h, window.out_w)
 
-    def _host_mvm(self, layer: str, codes: NDArray[Any] | WindowCodes) -> Reading:
-        """Read on the host's own behalf: a gate does not ask where these vectors come from."""
-        host_mvm = getattr(self.chip, "_host_mvm", self.chip.mvm)
-        return host_mvm(layer, codes)
+    @property
+    def port(self) -> HostPort:
+        """Where a gate in front of the chip hears which vectors and answers are natural."""
+        return self._port
 
     def trace(self, images: NDArray[np.float32]) -> Trace:
         """Follow images through the network layer by layer, as a tuner does."""
@@ -357,19 +364,30 @@ class Trace:
 
     Activations before the present layer are kept, so that finishing a layer and going on costs
     one read of each layer. Its `codes` are vectors recorded from images, which a gate at tier
-    `LAYERS` lets pass.
+    `LAYERS` lets pass; those behind a tensor that was `put` are not.
     """
 
     def __init__(self, deployment: Deployment, images: NDArray[np.float32]) -> None:
         self._deployment = deployment
         self._values: dict[str, NDArray[Any]] = {"input": check_array(images, "images", dtype=np.float32)}
+        self._foreign: set[str] = set()  # tensors that are not the chip's own doing, or rest on such
+        self._codes: dict[str, tuple[Any, ...]] = {}  # while somebody holds them: what they came from
 
     def activations(self, tensor: str) -> NDArray[np.float32]:
         """A tensor of the network as chip and host produce it; what it needs runs on the chip once."""
         if tensor not in self._values:
-            mapped = set(self._deployment.network.mapped)
+            mapped, before = set(self._deployment.network.mapped), set(self._values)
             self._deployment.evaluate(self._values, tensor, keep=mapped | self._inputs())
+            self._spread_foreign(before)
         return self._values[tensor]
+
+    def _spread_foreign(self, before: set[str]) -> None:
+        """Mark tensors that rest on foreign ones; those known `before` keep the mark they have."""
+        marked = set(self._foreign)
+        for node in self._deployment.network.nodes:
+            if node.name not in before and marked.intersection(node.inputs):
+                marked.add(node.name)
+        self._foreign = marked & set(self._values)
 
     def _inputs(self) -> set[str]:
         network = self._deployment.network
@@ -379,17 +397,44 @@ class Trace:
         """DAC codes the layer receives for these images, shape (n_vectors, n_rows)."""
         deployment = self._deployment
         source = deployment.network.node(deployment.layers[layer].node).inputs[0]
-        codes = deployment.codes(layer, self.activations(source))
-        record = getattr(deployment.chip, "_record", None)
-        if record is not None:
-            record(layer, codes)
+        x, host = self.activations(source), deployment.layers[layer]
+        origin = (x, host.x_step, host.signed)
+        held, *known = self._codes.get(layer, (lambda: None,))
+        codes = held()
+        if codes is None or known[0] is not x or known[1:] != list(origin[1:]):
+            codes = deployment.codes(layer, x)
+            self._codes[layer] = (weakref.ref(codes), *origin)
+        if source not in self._foreign:
+            deployment.port.record(layer, codes)
         return codes
 
-    def put(self, node: str, columns: list[NDArray[np.float32]]) -> None:
-        """Set a mapped node's pre-activations from one matrix (n_vectors, n_cols) per group.
+    def answer(self, node: str, readings: list[NDArray[Any]]) -> None:
+        """Continue from ADC codes (n_vectors, n_cols), one matrix per group, that the chip gave for `codes`.
 
-        Spares the chip a read whose answer the tuner already has.
+        Spares the chip a read whose answer the tuner already has. A gate confirms that these are the
+        chip's own answers.
         """
+        deployment = self._deployment
+        columns = []
+        for layer, reading in zip(deployment.layers_of(node), readings, strict=True):
+            codes = self.codes(layer)
+            deployment.port.confirm(layer, codes, reading)
+            columns.append(deployment.finish(layer, codes, reading))
+        self._set(node, columns)
+        if deployment.network.node(node).inputs[0] in self._foreign:
+            self._foreign.add(node)
+        else:
+            self._foreign.discard(node)
+
+    def put(self, node: str, columns: list[NDArray[np.float32]]) -> None:
+        """Set a mapped node's pre-activations to anything, one matrix (n_vectors, n_cols) per group.
+
+        Vectors behind it are not natural any more: a gate at tier `LAYERS` refuses them. See `answer`.
+        """
+        self._set(node, columns)
+        self._foreign.add(node)
+
+    def _set(self, node: str, columns: list[NDArray[np.float32]]) -> None:
         network = self._deployment.network
         x = self.activations(network.node(node).inputs[0])
         self._values[node] = windows.raise_outputs(network.node(node), x.shape, columns)
@@ -399,3 +444,4 @@ class Trace:
         names = [entry.name for entry in self._deployment.network.nodes]
         for name in names[names.index(node) :]:
             self._values.pop(name, None)
+            self._foreign.discard(name)
