@@ -451,13 +451,13 @@ def _print_table(archive: Any) -> None:
 
 def _apart(stage: str) -> bool:
     """Whether a stage is no fair competitor: it sends designed vectors, or looks behind the curtain."""
-    from finetune.strategies.composition import parse
+    from finetune.strategies.composition import parse_strategy
     from rramsim.blackbox.protocol import Tier
 
     method = re.sub(r" \+ \S+ reads$", "", stage)
     if method == "mapped":
         return False
-    return parse(method).needed_tier >= Tier.PROBE or "reference." in method
+    return parse_strategy(method).needed_tier >= Tier.PROBE or "reference." in method
 
 
 def _draw(archive: Any, folder: Path) -> None:
