@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -24,6 +24,7 @@ from rramsim.chip.layer import ChipLayer
 from rramsim.chip.layout import MappingConfig, TileLayout
 from rramsim.chip.tiles import LayerArray, refresh_all
 from rramsim.circuit.wiring import WiresConfig
+from rramsim.config import check_settings, setting
 from rramsim.streams import Cause, key, text_key
 
 __all__ = ["ChipConfig", "SimulatedChip"]
@@ -33,15 +34,18 @@ __all__ = ["ChipConfig", "SimulatedChip"]
 class ChipConfig:
     """Everything that makes a kind of chip; a single chip is this and (seed, chip id)."""
 
-    mapping: MappingConfig = field(default_factory=MappingConfig)
-    converters: ConverterConfig = field(default_factory=ConverterConfig)
-    cells: CellsConfig = field(default_factory=CellsConfig)
-    faults: FaultsConfig = field(default_factory=FaultsConfig)
-    disturb: DisturbConfig = field(default_factory=DisturbConfig)
-    wires: WiresConfig | None = None
-    state_tolerance: float = 1e-3  # output error over full scale that makes a wired tile be solved again
+    mapping: MappingConfig = setting(MappingConfig, "", "how weights sit on cells and tiles")
+    converters: ConverterConfig = setting(ConverterConfig, "", "DACs, ADCs and the read pulse")
+    cells: CellsConfig = setting(CellsConfig, "", "levels, programming error, time and noise of cells")
+    faults: FaultsConfig = setting(FaultsConfig, "", "stuck cells")
+    disturb: DisturbConfig = setting(DisturbConfig, "", "read disturbance")
+    wires: WiresConfig | None = setting(None, "", "resistances of lines; absent: ideal lines")
+    state_tolerance: float = setting(
+        1e-3, "1", "output error over full scale that makes a wired tile be solved again", "(0, inf)"
+    )
 
     def __post_init__(self) -> None:
+        check_settings(self)
         if self.converters.adc_per_line and self.mapping.kind == "reference":
             raise InputError("adc_per_line needs differential or sliced mapping, got reference")
         for name in ("v_read", "t_read"):
