@@ -34,7 +34,7 @@ class ExperimentTable:
     """The table [experiment]: what runs, on which images and chips."""
 
     name: str = setting("experiment", "", "name of the experiment and of its archive")
-    seed: int = setting(0, "1", "seed of all random streams", "[0, 18446744073709551615]")
+    seed: int = setting(0, "1", "seed of all random streams", "[0, inf)")
     chips: int | tuple[int, ...] = setting(
         5, "1", "a count (ids from 100 on) or the ids themselves", "[0, inf)"
     )
@@ -83,7 +83,7 @@ class TuningTable:
     budget: Budget = setting(Budget, "", "limits of one tuning run; what is absent is free")
 
     def __post_init__(self) -> None:
-        from finetune.strategies.composition import parse as parse_strategy
+        from finetune.strategies.composition import parse_strategy
 
         if "mapped" in self.strategies or len(set(self.strategies)) < len(self.strategies):
             raise InputError(

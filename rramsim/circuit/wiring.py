@@ -16,7 +16,7 @@ from rramsim.config import check_settings, setting
 from rramsim.kernels.nodal import Wires
 from rramsim.kernels.nodal_line import Drops
 
-_SEGMENT = (1e-9, 1e6)  # [ohm] magnitudes met in practice, and in studies of limits
+_SEGMENT = (0.0, 1e6)  # [ohm] magnitudes met in practice, and in studies of limits
 
 
 @dataclass(frozen=True, kw_only=True)
