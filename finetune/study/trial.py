@@ -19,6 +19,7 @@ from finetune.tuner import Tuner
 from rramsim.chip.simulated import SimulatedChip
 from rramsim.datasets.embedded import Split
 from rramsim.host.deployment import Deployment
+from rramsim.network import windows
 from rramsim.streams import Cause, key
 
 __all__ = ["Notify", "run_method"]
@@ -197,7 +198,8 @@ def _layer_errors(materials: Materials, deployment: Deployment) -> NDArray[np.fl
     errors = []
     for node in mapped:
         z, y = wanted[node].astype(np.float64), got[node].astype(np.float64)
-        axes = tuple(axis for axis in range(z.ndim) if axis != 1)
+        channels = windows.channel_axis(materials.network.node(node)) % z.ndim
+        axes = tuple(axis for axis in range(z.ndim) if axis != channels)
         errors.append(float(np.mean(np.square(z - y).mean(axes) / np.maximum(z.var(axes), 1e-30))))
     return np.array(errors)
 
