@@ -1,4 +1,4 @@
-"""Statistics: intervals with measured coverage, exact tests against enumeration, R, comparisons of an archive.
+"""Statistics: intervals with measured coverage, exact tests against enumeration, R, comparisons.
 
 Coverage tests state their seed and false-alarm rate; `python -m benchmarks.statistics` prints the coverage
 from many more draws.
@@ -107,7 +107,7 @@ def test_a_shift_of_all_chips_is_found_exactly(values: list[int], shift: int) ->
 
 
 def enumerated(d: np.ndarray) -> float:
-    """Two-sided p from the definition: every sign of every non-zero difference, mean ranks with zeros ranked."""
+    """Two-sided p from the definition: every sign of every non-zero difference; zeros are ranked too."""
     size = np.abs(d)
     ranks = np.array([(np.sum(size < x) + 1 + np.sum(size <= x)) / 2 for x in size])[d != 0]
     observed = ranks[d[d != 0] > 0].sum()
@@ -181,8 +181,8 @@ def drawn(rng: np.random.Generator, n_chips: int, n_images: int) -> tuple[np.nda
     return rng.random((n_chips, n_images)) >= p, 0.2 / 4.2
 
 
-@pytest.mark.parametrize("n_chips", (5, 10))
-def test_gap_covers_other_chips_and_other_images(n_chips: int) -> None:
+@pytest.mark.parametrize("n_chips, at_most", ((5, 0.93), (10, 0.85)))
+def test_gap_covers_other_chips_and_other_images(n_chips: int, at_most: float) -> None:
     """An interval over chips alone misses the sampling error of the images that all chips share.
 
     400 samples, seed 0: standard error 1.1 points, so 4.4 points below 93 % have a false-alarm rate of 4e-5.
@@ -196,7 +196,7 @@ def test_gap_covers_other_chips_and_other_images(n_chips: int) -> None:
         naive = compare(np.ones(n_chips), right.mean(axis=1))
         chips_alone += naive.low <= lost <= naive.high
     assert both / 400 > 0.93 - 0.044
-    assert chips_alone / 400 < 0.85
+    assert chips_alone / 400 < at_most
     assert result.std_images > 0
 
 

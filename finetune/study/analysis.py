@@ -46,7 +46,7 @@ class StageSummary:
 
 def is_apart(stage: str) -> bool:
     """Whether a stage had more access to the chip than the black box allows, so that it is no rival."""
-    from finetune.strategies.composition import parse as parse_strategy
+    from finetune.strategies.composition import parse_strategy
     from rramsim.blackbox.protocol import Tier
 
     method, _ = split_stage(stage)
@@ -123,11 +123,12 @@ def compare_stages(archive: Archive, *, by: str = "strategy", baseline: str | No
     Returns
     -------
     pandas.DataFrame
-        A row per comparison: `strategy`, `age`, `baseline`, `n_chips`, `n_images`, `accuracy` (%),
-        `difference` (points) with `low` and `high` (95 %, other chips and other images), `p` (exact
-        signed-rank test over chips), `p_holm` (over the table), `effect` (Hedges' g), `std` (of the paired
-        differences over chips, points), `chips_for_0.1`, `chips_for_0.5`, `chips_for_1` (chips that find so many points with 80 %
-        power), `recovered` with `recovered_low` and `recovered_high`.
+        A row per comparison. `strategy`, `age`, `baseline`, `n_chips`, `n_images`, `accuracy` (%);
+        `difference` (points) with `low` and `high` (95 %, for other chips and other images); `p` (exact
+        signed-rank test over chips) and `p_holm` (adjusted over the table); `effect` (Hedges' g) and `std`
+        (points) of the paired differences over chips; `chips_for_0.1`, `chips_for_0.5` and `chips_for_1`
+        (chips that find so many points with 80 % power); `recovered` with `recovered_low` and
+        `recovered_high`.
 
     Raises
     ------

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune.strategies.composition import parse
+from finetune.strategies.composition import parse_strategy
 from finetune.study import archive as storage
 from finetune.study.config import ExperimentConfig
 from finetune.study.trial import HISTOGRAM_BINS, Materials, Notify, join_methods, method_groups, run_methods
@@ -132,7 +132,7 @@ def run_experiment(
     previous = _previous(config, out, fresh)
     materials = Materials.load(config)  # bad input shows here, before any process starts
     for strategy in config.tuning.strategies:
-        parse(strategy).check_chip(materials.chip(config.experiment.chip_ids[0]))
+        parse_strategy(strategy).check_chip(materials.chip(config.experiment.chip_ids[0]))
     if previous is not None and previous.attributes.get("fingerprint") != materials.fingerprint:
         raise InputError(
             f"{out}: was made with other weights or images under the same names; "

@@ -200,6 +200,8 @@ def recovered_fraction(accuracy: ArrayLike, mapped: ArrayLike, teacher: ArrayLik
     value = float(gain.mean() / lost.mean())
     if x.size < LEAST_FOR_INTERVAL:
         return Ratio(value, math.nan, math.nan, x.size)
+    if not _interval_over_chips(lost)[0] > 0:
+        return Ratio(value, -math.inf, math.inf, x.size)
     low = _ratio_limit(gain, lost, value, 0)
     high = _ratio_limit(gain, lost, value, 1)
     return Ratio(value, low, high, x.size)
@@ -297,7 +299,7 @@ def chips_needed(std: float, difference: float, *, power: float = 0.8, alpha: fl
 
     def reached(n: int) -> bool:
         quantile, shift = student.ppf(1 - alpha / 2, n - 1), difference / std * math.sqrt(n)
-        return bool(nct.sf(quantile, n - 1, shift) + nct.cdf(-quantile, n - 1, shift) >= power)
+        return not nct.cdf(quantile, n - 1, shift) > 1 - power  # the other tail is below 1e-4 here
 
     least = 2 + math.ceil(math.log2(1 / alpha) - 1)
     if std == 0.0:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.objective import distillation
-from finetune.strategies.composition import parse
+from finetune.strategies.composition import parse_strategy
 from finetune.strategies.zeroth_order import positions
 from finetune.study.config import ExperimentConfig
 from finetune.tuner import Tuner, operations_per_vector
@@ -125,7 +125,7 @@ def shared_starts(methods: Sequence[str]) -> dict[str, str | None]:
     A trial tunes with `default` once and goes on from there with `lsq+kd+zo`, which is `default` and more:
     the bits are the same as those of two runs.
     """
-    parsed = {method: parse(method) for method in methods if method != "mapped"}
+    parsed = {method: parse_strategy(method) for method in methods if method != "mapped"}
     starts: dict[str, str | None] = dict.fromkeys(methods)
     for method, whole in parsed.items():
         shorter = [other for other in parsed if whole.begins_with(parsed[other])]
