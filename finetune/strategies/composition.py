@@ -17,7 +17,7 @@ from finetune.meter import BudgetSpent
 from finetune.strategies.base import COMPONENTS, LayerStep, Strategy, first_writes
 from rramsim.blackbox.protocol import ChipProtocol
 from rramsim.checks import InputError, nearest_name
-from rramsim.host.deployment import Trace
+from rramsim.host.trace import Trace
 
 __all__ = ["SCHEMES", "Composition", "LayerPass", "parse_strategy"]
 

@@ -12,11 +12,11 @@ from typing import Any
 
 import click
 
+from finetune.study.report import console, print_comparison, print_plan, print_sweep, print_table
 from rramsim.checks import InputError
+from rramsim.parallel import cores
 
 __all__ = ["main"]
-
-WIDE = 156  # columns where no terminal tells its width
 
 
 class _Commands(click.Group):
@@ -76,19 +76,19 @@ def run(
     settings = default_experiment() if config is None else load_experiment(config)
     settings = settings.replaced(seed=seed, chips=_chips(chips))
     if dry_run:
-        _print_plan(settings, _cores() if workers is None else workers)
+        print_plan(settings, cores() if workers is None else workers)
         return
     out = Path("results") / f"{settings.experiment.name}.h5" if out is None else out
     with _progress(settings) as (notify, on_trial):
         archive = run_experiment(
             settings,
             out,
-            workers=_cores() if workers is None else workers,
+            workers=cores() if workers is None else workers,
             fresh=fresh,
             notify=notify,
             on_trial=on_trial,
         )
-    _print_table(archive)
+    print_table(archive)
     _note_overlap(settings.cells)
     click.echo(f"archive: {out}")
     if not no_figures:
@@ -119,40 +119,13 @@ def sweep(
             archives[case.label] = run_experiment(
                 settings,
                 folder / case.file_name,
-                workers=_cores() if workers is None else workers,
+                workers=cores() if workers is None else workers,
                 fresh=fresh,
                 notify=notify,
                 on_trial=on_trial,
             )
-    _print_sweep(name, archives)
+    print_sweep(name, archives)
     click.echo(f"archives: {folder}")
-
-
-def _print_sweep(name: str, archives: dict[str, Any]) -> None:
-    """Mean accuracy and worst chip of every stage and case."""
-    from rich.table import Table
-
-    from finetune.study.statistics import spread
-
-    caption = (
-        "a chip id names the same random deviates in every column, so columns are not independent samples: "
-        "compare them chip by chip"
-    )
-    table = Table(title=f"{name}: accuracy in %, mean over chips (worst chip)", caption=caption)
-    table.add_column("stage")
-    for label in archives:
-        table.add_column(label, justify="right")
-    stages = dict.fromkeys(stage for archive in archives.values() for stage in archive.stages)
-    for stage in stages:
-        overs = [
-            spread(100 * archive.accuracy(stage)) if stage in archive.stages else None
-            for archive in archives.values()
-        ]
-        table.add_row(
-            stage.replace("[", r"\["),
-            *("" if over is None else f"{over.mean:.2f} ({over.worst:.2f})" for over in overs),
-        )
-    _console().print(table)
 
 
 @main.command()
@@ -165,7 +138,7 @@ def report(archive: Path, out: Path | None) -> None:
     from finetune.study.archive import open_archive
 
     content = open_archive(archive)
-    _print_table(content)
+    print_table(content)
     _draw(content, archive.with_suffix("") if out is None else out)
 
 
@@ -176,37 +149,12 @@ def report(archive: Path, out: Path | None) -> None:
 @click.option("--csv", type=click.Path(path_type=Path), help="Write all columns into this file too.")
 def compare(archive: Path, by: str, baseline: str | None, csv: Path | None) -> None:
     """Paired differences within an archive: intervals, exact tests, effect size, chips needed."""
-    from rich.table import Table
-
     from finetune.study.analysis import compare_stages
     from finetune.study.archive import open_archive
 
     content = open_archive(archive)
     frame = compare_stages(content, by=by, baseline=baseline)
-    caption = (
-        "difference in points with its 95 % interval for other chips and other test images; p: exact "
-        "signed-rank test over chips, p (Holm): adjusted over this table; effect: Hedges' g of the paired "
-        "differences; chips: how many find a difference of 0.1, 0.5 and 1 point with 80 % power"
-    )
-    names = ", ".join(dict.fromkeys(frame["baseline"]))
-    title = f"{archive.name}: {content.n_trials} chips, {len(content['labels']):,} images, against {names}"
-    table = Table(title=title.replace("[", r"\["), caption=caption)
-    table.add_column("strategy", min_width=17, overflow="fold")
-    for name in ("age", "accuracy", "difference", "p", "p (Holm)", "effect", "chips"):
-        table.add_column(name, justify="right")
-    for row in frame.to_dict("records"):
-        needed = [row[f"chips_for_{points}"] for points in ("0.1", "0.5", "1")]
-        cells = [
-            row["strategy"],
-            row["age"],
-            f"{row['accuracy']:.2f}",
-            f"{row['difference']:+.2f}"
-            + ("" if row["low"] != row["low"] else f" [{row['low']:+.2f}, {row['high']:+.2f}]"),
-            *("" if row[name] != row[name] else f"{row[name]:.2g}" for name in ("p", "p_holm", "effect")),
-            "" if needed[0] != needed[0] else " ".join(f"{n:.0f}" for n in needed),
-        ]
-        table.add_row(*(cell.replace("[", r"\[") for cell in cells))
-    _console().print(table)
+    print_comparison(content, frame)
     if csv is not None:
         with _written(csv):
             frame.to_csv(csv, index=False)
@@ -221,7 +169,7 @@ def presets(name: str | None, plot: Path | None) -> None:
 
     from rramsim.cell import list_presets, load_preset
 
-    console = _console()
+    terminal = console()
     if name is None:
         if plot is not None:
             raise InputError("--plot needs the name of a preset")
@@ -229,19 +177,19 @@ def presets(name: str | None, plot: Path | None) -> None:
         for entry in list_presets():
             preset = load_preset(entry)
             table.add_row(entry, preset.title, ", ".join(preset.needs))
-        console.print(table)
+        terminal.print(table)
         return
     preset = load_preset(name)
     table = Table("quantity", "value", "unit", "mark", "source", title=f"{preset.name}: {preset.title}")
     for item in preset.evidence:
         table.add_row(item.key, _brief(item.value), item.unit, item.mark, item.source)
-    console.print(table)
+    terminal.print(table)
     if preset.note:
-        console.print(preset.note)
+        terminal.print(preset.note)
     for key, source in preset.sources.items():
-        console.print(f"{key}: {source}", highlight=False, markup=False)
+        terminal.print(f"{key}: {source}", highlight=False, markup=False)
     if preset.needs:
-        console.print(f"set yourself: {', '.join(f'cells.{key}' for key in preset.needs)}")
+        terminal.print(f"set yourself: {', '.join(f'cells.{key}' for key in preset.needs)}")
     if plot is not None:
         from rramsim.cell.plot import preset_figure
 
@@ -283,10 +231,10 @@ def info() -> None:
     from rramsim.datasets.embedded import LOADERS, load_dataset
     from rramsim.datasets.teachers import load_teacher, teacher_names
 
-    console = _console()
+    terminal = console()
     known = {"rramsim": _version(), **json.loads(versions())}
-    console.print(", ".join(f"{name} {version}" for name, version in known.items()), highlight=False)
-    console.print(f"{_cores()} cores, {numba.get_num_threads()} threads of Numba", highlight=False)
+    terminal.print(", ".join(f"{name} {version}" for name, version in known.items()), highlight=False)
+    terminal.print(f"{cores()} cores, {numba.get_num_threads()} threads of Numba", highlight=False)
     table = Table("data set", "found")
     for name in LOADERS:
         if name == "fashion_mnist_full":
@@ -296,23 +244,17 @@ def info() -> None:
             table.add_row(name, load_dataset(name).describe())
         except InputError as error:
             table.add_row(name, f"no: {error}")
-    console.print(table)
+    terminal.print(table)
     table = Table("network", "data set", "weights", "test accuracy")
     for name in teacher_names():
         network = load_teacher(name)
         accuracy = network.metadata.get("test_accuracy")
         shown = "" if accuracy is None else f"{100 * accuracy:.2f} %"
         table.add_row(name, str(network.metadata.get("dataset", "")), f"{_n_weights(network):,}", shown)
-    console.print(table)
+    terminal.print(table)
 
 
 # -- parts ----------------------------------------------------------------------------------------
-
-
-def _console() -> Any:
-    from rich.console import Console
-
-    return Console(width=None if sys.stdout.isatty() else WIDE)
 
 
 def _note_overlap(cells: Any) -> None:
@@ -326,12 +268,6 @@ def _note_overlap(cells: Any) -> None:
         check_overlap(cells)
     for entry in caught:
         click.echo(f"note: {entry.message}", err=True)
-
-
-def _cores() -> int:
-    import os
-
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _n_weights(network: Any) -> int:
@@ -399,110 +335,6 @@ def _progress(settings: Any) -> Iterator[tuple[Any, Any]]:
             bars.console.print(line(chip, accuracy), highlight=False)
 
         yield notify, on_trial
-
-
-def _print_plan(settings: Any, workers: int) -> None:
-    """Predicted costs of one chip, strategy by strategy, and a rough time of the whole run."""
-    from rich.table import Table
-
-    from finetune.study.trial import plan_methods
-
-    rows, n_chips = plan_methods(settings), len(settings.experiment.chip_ids)
-    caption = (
-        "predicted for one chip; times of one thread, within a factor of about three; a strategy that begins "
-        "with another one of the list goes on from there"
-    )
-    table = Table(title=f"{settings.experiment.name}: plan, nothing was run", caption=caption)
-    table.add_column("strategy")
-    for name in ("tier", "vectors", "cell writes", "writes/cell", "tuning (s)", "evaluation (s)"):
-        table.add_column(name, justify="right")
-    tuning = {row["strategy"]: row["tuning_seconds"] for row in rows}
-    seconds = max((row["evaluation_seconds"] for row in rows), default=0.0)  # of plain mapping
-    for row in rows:
-        seconds += row["tuning_seconds"] - tuning.get(row["starts_with"], 0.0) + row["evaluation_seconds"]
-        table.add_row(
-            row["strategy"].replace("[", r"\["),
-            row["tier"],
-            f"{row['vectors']:.3g}",
-            f"{row['cell_writes']:.0f}",
-            f"{row['writes_per_cell']:.2f}",
-            f"{row['tuning_seconds']:.1f}",
-            f"{row['evaluation_seconds']:.1f}",
-        )
-    _console().print(table)
-    busy = max(1, min(workers, n_chips * max(len(rows), 1)))
-    click.echo(f"{n_chips} chips on {busy} workers: about {seconds * n_chips / busy / 60:.1f} min")
-
-
-def _print_table(archive: Any) -> None:
-    """Teacher, mapped and tuned accuracy over chips, paired differences, costs."""
-    import numpy as np
-    from rich.table import Table
-
-    from finetune.study.analysis import is_apart, stage_summaries
-
-    rows = stage_summaries(archive)
-    n_images = archive["trial/predictions"].shape[2]
-    chips = (
-        f"{archive.n_trials} of {archive.n_planned}"
-        if archive.n_trials < archive.n_planned
-        else str(archive.n_trials)
-    )
-    what = f"{archive.attributes['network']} on {archive.attributes['dataset']}"
-    caption = (
-        "accuracy in %: mean ± standard deviation over chips; gap to the teacher and gain over mapped in "
-        "points: paired, with the 95 % interval for other chips and other test images (from three chips on); "
-        "p: exact signed-rank test against the best rival of the same age, Holm-adjusted over this table; "
-        "R: mean gain over mean loss, with its 95 % interval; writes: mapping included; digital: numbers "
-        "kept beside the chip over weights"
-    )
-    if any(is_apart(stage) for stage in archive.stages):
-        caption += (
-            "; * not comparable, more access to the chip than allowed: designed vectors amount to "
-            "write-verify, reference points know more"
-        )
-    table = Table(title=f"{what}: {chips} chips, {n_images:,} test images", caption=caption)
-    heads = (
-        "accuracy",
-        "worst",
-        "gap",
-        "gain over mapped",
-        "p",
-        "R",
-        "array reads",
-        "writes/cell",
-        "digital",
-    )
-    table.add_column("stage", justify="left", min_width=17, overflow="fold")
-    for name in heads:
-        table.add_column(name, justify="right")
-    table.add_row("teacher (digital)", f"{100 * archive.teacher_accuracy:.2f}", *[""] * (len(heads) - 1))
-    for index, row in enumerate(rows):
-        over, stage = row.accuracy, row.stage
-        std = "" if np.isnan(over.std) else f" ± {over.std:.2f}"
-        cells = [stage + " *" * is_apart(stage), f"{over.mean:.2f}{std}", f"{over.worst:.2f}"]
-        cells.append(f"{row.gap.mean:.2f}{_range(row.gap, '.2f')}")
-        if row.gain is None or row.recovered is None:
-            cells += ["", "", ""]
-        else:
-            r = row.recovered
-            cells += [
-                f"{row.gain.mean:+.2f}{_range(row.gain, '+.2f')}",
-                "" if np.isnan(row.p_value) else f"{row.p_value:.2g}",
-                "none lost" if np.isnan(r.value) else f"{100 * r.value:.0f} %{_range(r, '.0f', 100)}",
-            ]
-        cells += [
-            f"{archive.cost('array_reads', stage).mean():.3g}",
-            f"{archive.writes_per_cell(stage).mean():.2f}",
-            f"{100 * archive['trial/overhead'][:, index].mean():.1f} %",
-        ]
-        table.add_row(*(cell.replace("[", r"\[") for cell in cells))
-    _console().print(table)
-
-
-def _range(over: Any, form: str, scale: float = 1.0) -> str:
-    """The interval of an estimate in brackets, nothing where there is none."""
-    return "" if over.low != over.low else f" [{scale * over.low:{form}}, {scale * over.high:{form}}]"
 
 
 def _draw(archive: Any, folder: Path) -> None:
