@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.evidence.sensitivity import descendants
-from rramsim.host.deployment import Deployment, Trace
+from rramsim.host.deployment import Deployment
+from rramsim.host.trace import Trace
 from rramsim.network import Node, windows
 
 __all__ = ["Measurement"]
@@ -87,7 +88,7 @@ class Measurement:
                 return self.deployment.execute(node, x)
             layers = self.deployment.layers_of(node.name)
             columns = [self.deployment.finish(layer, *self._readings[layer]) for layer in layers]
-            return windows.raise_outputs(node, x.shape, columns)
+            return windows.from_columns(node, x.shape, columns)
 
         return network.evaluate(values, network.output, mapped=mapped)
 
