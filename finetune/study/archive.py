@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from finetune.study.statistics import Ratio, recovered_fraction
 from rramsim.blackbox.protocol import LEDGER_QUANTITIES, LedgerQuantity
 from rramsim.checks import InputError
 
@@ -31,12 +33,14 @@ __all__ = [
     "extend",
     "open_archive",
     "planned_chips",
+    "split_stage",
     "versions",
     "write_trial",
 ]
 
 FORMAT = "rramsim archive"
 FORMAT_VERSION = 1
+AGE = re.compile(r" \+ (\S+ (?:reads|s))$")  # how `ExperimentConfig.stages` names a method at an age
 
 
 @dataclass(frozen=True)
@@ -305,11 +309,14 @@ class Archive(Mapping[str, NDArray[Any]]):
             raise InputError(f"{self.path}: no stage {stage!r}; stages are {', '.join(self.stages)}")
         return self["trial/accuracy"][:, self.stages.index(stage)]
 
-    def recovered(self, stage: str) -> NDArray[np.float64]:
-        """R = (accuracy - mapped) / (teacher - mapped) of each trial; NaN where mapping lost nothing."""
-        mapped = self.accuracy("mapped")
-        lost = self.teacher_accuracy - mapped
-        return np.where(lost > 0, (self.accuracy(stage) - mapped) / np.where(lost > 0, lost, 1.0), np.nan)
+    def recovered(self, stage: str) -> Ratio:
+        """R = mean(accuracy - mapped) / mean(teacher - mapped) over chips, with its interval.
+
+        `mapped` is that of the stage's own age; see `finetune.study.statistics.recovered_fraction`.
+        """
+        age = split_stage(stage)[1]
+        plain = f"mapped + {age}" if age else "mapped"
+        return recovered_fraction(self.accuracy(stage), self.accuracy(plain), self.teacher_accuracy)
 
     def cost(self, quantity: str, stage: str) -> NDArray[np.float64]:
         """A ledger quantity summed over layers (or the largest, of `max_cycles`), shape (n_trials,)."""
@@ -329,7 +336,7 @@ class Archive(Mapping[str, NDArray[Any]]):
                     "chip": chip,
                     "stage": stage,
                     "accuracy": float(self["trial/accuracy"][trial, index]),
-                    "recovered": float(self.recovered(stage)[trial]),
+                    "gap": self.teacher_accuracy - float(self["trial/accuracy"][trial, index]),
                     "kl": float(self["trial/kl"][trial, index]),
                 }
                 costs = [name for name in LEDGER_QUANTITIES if f"ledger/{name}" in self]
@@ -345,6 +352,18 @@ class Archive(Mapping[str, NDArray[Any]]):
     def without_timing(self) -> dict[str, NDArray[Any]]:
         """Every array outside `/timing`: what must be equal bit for bit between two runs."""
         return {name: values for name, values in self._arrays.items() if not name.startswith("timing/")}
+
+
+def split_stage(stage: str) -> tuple[str, str]:
+    """Method and age of a stage; the age is "" right after the method's work.
+
+    Examples
+    --------
+    >>> split_stage("lsq.affine + adapter + 1e+06 reads")
+    ('lsq.affine + adapter', '1e+06 reads')
+    """
+    found = AGE.search(stage)
+    return (stage, "") if found is None else (stage[: found.start()], found.group(1))
 
 
 def open_archive(path: str | Path) -> Archive:
