@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rramsim.blackbox.protocol import ChipProtocol, ForwardingChip, Reading
+from rramsim.blackbox.protocol import ChipProtocol, ForwardingChip, Read, Reading
 from rramsim.config import check_settings, setting
 
 __all__ = ["Budget", "BudgetSpent", "MeteredChip"]
@@ -87,13 +87,13 @@ class MeteredChip(ForwardingChip):
         cycles[mask] += 1
         self.cell_writes += n_cells
 
-    def mvm(self, layer: str, codes: ArrayLike, per_tile: bool = False) -> Reading:
+    def read_through(self, read: Read, layer: str, codes: ArrayLike, per_tile: bool) -> Reading:
         """Read, if the budget allows all vectors."""
         n_vectors = len(codes) if isinstance(codes, Sized) else 1
         if n_vectors > self.vectors_left:
             raise BudgetSpent(f"reading {n_vectors} vectors of {layer!r} with {self.vectors_left} left")
         self.vectors += n_vectors
-        return self._chip.mvm(layer, codes, per_tile)
+        return read(layer, codes, per_tile)
 
     # -- what is left -------------------------------------------------------------------------
 

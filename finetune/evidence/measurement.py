@@ -64,13 +64,12 @@ class Measurement:
             self._trace.forget_after(first)
         for name in network.mapped:
             known = network.node(name).inputs[0] not in stale
-            columns = []
-            for layer in self.deployment.layers_of(name):
+            layers = self.deployment.layers_of(name)
+            for layer in layers:
                 if not (known and layer in self._readings):
                     codes = self._trace.codes(layer)
                     self._readings[layer] = (codes, self.deployment.chip.mvm(layer, codes).codes)
-                columns.append(self.deployment.finish(layer, *self._readings[layer]))
-            self._trace.put(name, columns)
+            self._trace.answer(name, [self._readings[layer][1] for layer in layers])
         return self._trace.activations(network.output)
 
     def changed(self, nodes: Iterable[str]) -> NDArray[np.float32]:

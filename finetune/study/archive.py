@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.study.statistics import Ratio, recovered_fraction
+from rramsim.blackbox.protocol import LEDGER_QUANTITIES, LedgerQuantity
 from rramsim.checks import InputError
 
 __all__ = [
@@ -53,8 +54,9 @@ class Quantity:
     fill: Any = 0
 
 
-def _count(text: str) -> Quantity:
-    return Quantity("int64", ("trial", "stage", "layer"), "1", text)
+def _ledger(entry: LedgerQuantity) -> Quantity:
+    fill: Any = np.nan if entry.kind == "float64" else 0
+    return Quantity(entry.kind, ("trial", "stage", "layer"), entry.unit, entry.text, fill)
 
 
 def _real(text: str, unit: str, *dims: str) -> Quantity:
@@ -81,14 +83,7 @@ QUANTITIES: dict[str, Quantity] = {
     ),
     "trial/overhead": _real("extra digital numbers over the number of weights", "1", "stage"),
     "trial/finished": Quantity("uint8", ("trial", "stage"), "1", "0 where the budget ended the tuning"),
-    "ledger/vectors": _count("input vectors"),
-    "ledger/array_reads": _count("array reads: tile x phase x bit"),
-    "ledger/conversions": _count("ADC conversions"),
-    "ledger/cell_writes": _count("cells under write masks, changed or not"),
-    "ledger/pulses": _count("programming pulses"),
-    "ledger/max_cycles": _count("most writes of any cell"),
-    "ledger/seconds": _real("array time, where a source gives it", "s", "stage", "layer"),
-    "ledger/joules": _real("energy, where a source gives it", "J", "stage", "layer"),
+    **{f"ledger/{entry.name}": _ledger(entry) for entry in LEDGER_QUANTITIES.values() if entry.cost},
     "cells/histogram": Quantity(
         "int64",
         ("trial", "layer", "level", "bin"),
@@ -324,9 +319,9 @@ class Archive(Mapping[str, NDArray[Any]]):
         return recovered_fraction(self.accuracy(stage), self.accuracy(plain), self.teacher_accuracy)
 
     def cost(self, quantity: str, stage: str) -> NDArray[np.float64]:
-        """A ledger quantity summed over layers (the largest of `max_cycles`), shape (n_trials,)."""
+        """A ledger quantity summed over layers (or the largest, of `max_cycles`), shape (n_trials,)."""
         values = self[f"ledger/{quantity}"][:, self.stages.index(stage)]
-        return values.max(axis=1) if quantity == "max_cycles" else values.sum(axis=1)
+        return values.max(axis=1) if LEDGER_QUANTITIES[quantity].largest else values.sum(axis=1)
 
     def writes_per_cell(self, stage: str) -> NDArray[np.float64]:
         """Cell writes over weight-holding cells, shape (n_trials,)."""
@@ -344,10 +339,8 @@ class Archive(Mapping[str, NDArray[Any]]):
                     "gap": self.teacher_accuracy - float(self["trial/accuracy"][trial, index]),
                     "kl": float(self["trial/kl"][trial, index]),
                 }
-                for name in ("vectors", "array_reads", "conversions", "cell_writes", "pulses", "max_cycles"):
-                    row[name] = int(self.cost(name, stage)[trial])
-                for name in ("seconds", "joules"):
-                    row[name] = float(self.cost(name, stage)[trial])
+                costs = [name for name in LEDGER_QUANTITIES if f"ledger/{name}" in self]
+                row |= {name: self.cost(name, stage)[trial].item() for name in costs}
                 row["writes_per_cell"] = float(self.writes_per_cell(stage)[trial])
                 rows.append(row)
         try:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from finetune.objective import distillation
 from finetune.study.materials import HISTOGRAM_BINS, Materials
 from finetune.tuner import Tuner
+from rramsim.blackbox.protocol import LEDGER_QUANTITIES
 from rramsim.chip.simulated import SimulatedChip
 from rramsim.datasets.embedded import Split
 from rramsim.host.deployment import Deployment
@@ -26,7 +27,7 @@ __all__ = ["Notify", "run_method"]
 
 AGEING_IMAGES = 32  # calibration images whose vectors stand for the reads of a lifetime
 EVALUATION_STREAM = 1_000_000  # noise stream of final evaluations, apart from those of checkpoints
-COSTS = ("vectors", "array_reads", "conversions", "cell_writes", "pulses", "max_cycles", "seconds", "joules")
+COSTS = tuple(entry.name for entry in LEDGER_QUANTITIES.values() if entry.cost)
 
 Notify = Callable[[int, str, float], None]  # chip, stage, share of the stage that is done
 

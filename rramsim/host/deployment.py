@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from rramsim.blackbox.codes import adc_code_max, dac_codes
 from rramsim.blackbox.mapping import column_scale, levels_from_weights, weights_from_levels
-from rramsim.blackbox.protocol import ChipProtocol, Reading
+from rramsim.blackbox.protocol import ChipProtocol, HostPort, host_port
 from rramsim.blackbox.windows import WindowCodes
 from rramsim.checks import InputError, check_array
 from rramsim.host.layer import HostLayer, layer_names, layer_shapes
@@ -46,6 +46,7 @@ class Deployment:
     def __init__(self, network: Network, chip: ChipProtocol) -> None:
         self.network = network
         self.chip = chip
+        self._port = host_port(chip)
         wanted = layer_shapes(network)
         got = {name: (info.n_rows, info.n_cols) for name, info in chip.layers.items()}
         if wanted != got:
@@ -237,7 +238,7 @@ class Deployment:
         layers = self.layers_of(node.name)
         for layer in layers:
             codes = self._window_codes(layer, x)
-            reading = self._host_mvm(layer, codes).codes
+            reading = self._port.host_mvm(layer, codes).codes
             if len(layers) == 1 and isinstance(codes, WindowCodes):
                 return self._finish_maps(layer, codes, reading, x.ndim)
             columns.append(self.finish(layer, codes, reading))
@@ -261,10 +262,10 @@ class Deployment:
             return out
         return out.reshape(n_images, n_cols, window.out_h, window.out_w)
 
-    def _host_mvm(self, layer: str, codes: NDArray[Any] | WindowCodes) -> Reading:
-        """Read on the host's own behalf: a gate does not ask where these vectors come from."""
-        host_mvm = getattr(self.chip, "_host_mvm", self.chip.mvm)
-        return host_mvm(layer, codes)
+    @property
+    def port(self) -> HostPort:
+        """Where a gate in front of the chip hears which vectors and answers are natural."""
+        return self._port
 
     def trace(self, images: NDArray[np.float32]) -> Trace:
         """Follow images through the network layer by layer, as a tuner does."""
