@@ -140,10 +140,13 @@ class _Reader:
     def _input(self, entry: Any, given: Sequence[int] | None) -> tuple[tuple[int, ...], np.dtype[Any]]:
         tensor = entry.type.tensor_type
         dims = [dim.dim_value if dim.HasField("dim_value") else 0 for dim in tensor.shape.dim]
-        if dims and dims[0] > 0:
-            if self.fixed_batch not in (0, dims[0]):
-                raise InputError(f"{self.where}: inputs must share their first axis, the batch")
-            self.fixed_batch = dims[0]
+        batch = max(dims[0], 0) if dims else 0
+        if self.inputs and batch != self.fixed_batch:
+            raise InputError(
+                f"{self.where}: all inputs must have the batch as their first axis, the same for all; "
+                f"{self.input_names[0]!r} and {entry.name!r} differ. Make an input without it an initializer"
+            )
+        self.fixed_batch = batch
         shape = tuple(int(n) for n in given) if given is not None else tuple(dims[1:])
         if not dims or any(n <= 0 for n in shape):
             raise InputError(
