@@ -73,10 +73,10 @@ def measure(n_cells: int, repeat: int) -> dict[str, Any]:
         put(name, best(write, 1))  # once: a second write would start from the targets
         result[f"{name}_pulses_per_cell"] = pulses[0] / result["n_cells"]
     counts = rng.integers(0, 64, (shape[0], VOLTAGES.size)).astype(float) * 1e4
-    attenuation = rng.uniform(0.8, 1.0, shape)
+    slope = rng.uniform(0.8, 1.0, shape)
     fresh = float(np.mean(array.conductance))
     put("disturb", best(lambda: array.add_reads(counts, VOLTAGES), repeat))
-    put("disturb_with_wires", best(lambda: array.add_reads(counts, VOLTAGES, attenuation), repeat))
+    put("disturb_with_wires", best(lambda: array.add_reads(counts, VOLTAGES, slope), repeat))
     result["bytes_per_cell"] = array.nbytes / result["n_cells"]
     result["conductance_left"] = float(np.mean(array.conductance) / fresh)
     return result

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune.evidence.sensitivity import channel_weights
+from finetune.evidence.sensitivity import channel_sensitivity
 from finetune.meter import Budget, MeteredChip
 from rramsim.blackbox.gate import Gate
 from rramsim.blackbox.protocol import ChipProtocol, Tier
@@ -65,7 +65,7 @@ class Bench:
     ----------
     deployment : Deployment
         The digital state being tuned, on the gated chip.
-    budget : MeteredChip
+    meter : MeteredChip
         Counts and limits.
     history : list of dict
         Rows written by `record`.
@@ -104,14 +104,14 @@ class Bench:
         self.images = images
         self.labels = labels
         self.seed = int(seed)
-        self.budget = MeteredChip(chip, limits)
-        self.deployment = Deployment(network, Gate(self.budget, tier))
+        self.meter = MeteredChip(chip, limits)
+        self.deployment = Deployment(network, Gate(self.meter, tier))
         self.was_mapped = start_from is not None
         if start_from is not None:
             self.deployment.load_state_dict(start_from.state_dict())
         self._evaluate = evaluate
         self._teacher_values: dict[str, NDArray[np.float32]] = {}
-        self._channel_weights: dict[str, NDArray[np.float64]] = {}
+        self._channel_sensitivity: dict[str, NDArray[np.float64]] = {}
         self._order = self.rng("shuffled teacher").permutation(len(images)) if shuffle_teacher else None
         self.history: list[dict[str, Any]] = []
         self.checkpoints: list[Checkpoint] = []
@@ -131,16 +131,21 @@ class Bench:
             self._teacher_values |= {key: values[key] for key in keep}
         return self._teacher_values[name]
 
-    def channel_weights(self, name: str) -> NDArray[np.float64]:
-        """`weighting.channel_weights` of a teacher's node on some images; digital, found once."""
-        if name not in self._channel_weights:
-            self._channel_weights[name] = channel_weights(self.teacher, self.images[:WEIGHT_IMAGES], name)
-        return self._channel_weights[name]
+    def channel_sensitivity(self, name: str) -> NDArray[np.float64]:
+        """Sensitivity of the loss to each channel of a teacher's node; digital, found once.
+
+        See `finetune.evidence.sensitivity.channel_sensitivity`.
+        """
+        if name not in self._channel_sensitivity:
+            self._channel_sensitivity[name] = channel_sensitivity(
+                self.teacher, self.images[:WEIGHT_IMAGES], name
+            )
+        return self._channel_sensitivity[name]
 
     def record(self, layer: str, step: str, **quantities: float) -> None:
         """Append a history row: numbers of a step, with the costs so far."""
         row = {"layer": layer, "step": step, **{key: float(value) for key, value in quantities.items()}}
-        self.history.append(row | {"vectors": self.budget.vectors, "cell_writes": self.budget.cell_writes})
+        self.history.append(row | {"vectors": self.meter.vectors, "cell_writes": self.meter.cell_writes})
 
     def checkpoint(self, label: str) -> None:
         """Evaluate on a fork: changes no bit of the tuned chip. A chip without forks evaluates in place."""
@@ -151,7 +156,7 @@ class Bench:
         value = self._evaluate(self.deployment.on(chip))
         self.checkpoints.append(
             Checkpoint(
-                label=label, value=value, vectors=self.budget.vectors, cell_writes=self.budget.cell_writes
+                label=label, value=value, vectors=self.meter.vectors, cell_writes=self.meter.cell_writes
             )
         )
 
@@ -170,7 +175,7 @@ class Bench:
         return {
             "chip": None if state is None else state(),
             "deployment": self.deployment.state_dict(),
-            "budget": self.budget.state_dict(),
+            "budget": self.meter.state_dict(),
             "history": [dict(row) for row in self.history],
             "checkpoints": [dict(vars(entry)) for entry in self.checkpoints],
         }
@@ -181,6 +186,6 @@ class Bench:
         if state["chip"] is not None and load is not None:
             load(state["chip"])
         self.deployment.load_state_dict(state["deployment"])
-        self.budget.load_state_dict(state["budget"])
+        self.meter.load_state_dict(state["budget"])
         self.history = [dict(row) for row in state["history"]]
         self.checkpoints = [Checkpoint(**entry) for entry in state["checkpoints"]]

@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from finetune.bench import Bench
 from finetune.meter import Budget
-from finetune.strategies.composition import Composition, parse
+from finetune.strategies.composition import Composition, parse_strategy
 from finetune.strategies.maintain import Maintain
 from rramsim.blackbox.protocol import ChipProtocol, ForwardingChip, Reading
 from rramsim.checks import InputError
@@ -149,7 +149,7 @@ class Caretaker:
             Unlabelled images for this visit instead of the caretaker's own. New ones at every visit show
             drift in directions that earlier ones left in the dark.
         """
-        steps = list(parse(self.after).stages)
+        steps = list(parse_strategy(self.after).stages)
         if len(steps) != 1 or not hasattr(steps[0], "steps"):
             raise InputError(f"caretaker: after must hold layer steps only, got {self.after!r}")
         parts: list[Any] = list(steps[0].steps)

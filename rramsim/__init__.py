@@ -43,12 +43,10 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time a name is loaded
         ConvergenceError as ConvergenceError,
         InputError as InputError,
     )
+    from rramsim.chip.config import ChipConfig as ChipConfig
     from rramsim.chip.converters import ConverterConfig as ConverterConfig
     from rramsim.chip.layout import MappingConfig as MappingConfig
-    from rramsim.chip.simulated import (
-        ChipConfig as ChipConfig,
-        SimulatedChip as SimulatedChip,
-    )
+    from rramsim.chip.simulated import SimulatedChip as SimulatedChip
     from rramsim.circuit.crossbar import Crossbar as Crossbar
     from rramsim.circuit.elimination import Factorisation as Factorisation
     from rramsim.circuit.estimates import attenuation as attenuation
@@ -104,7 +102,8 @@ _HOME = {
     "rramsim.checks": ["ConvergenceError", "InputError"],
     "rramsim.chip.converters": ["ConverterConfig"],
     "rramsim.chip.layout": ["MappingConfig"],
-    "rramsim.chip.simulated": ["ChipConfig", "SimulatedChip"],
+    "rramsim.chip.config": ["ChipConfig"],
+    "rramsim.chip.simulated": ["SimulatedChip"],
     "rramsim.circuit.crossbar": ["Crossbar"],
     "rramsim.circuit.elimination": ["Factorisation"],
     "rramsim.circuit.estimates": ["attenuation"],

@@ -35,6 +35,9 @@ class Cause(IntEnum):
     DATA = 11  # choice of calibration images
     TUNER = 12  # perturbations and orders chosen by a tuning strategy
     EVALUATION = 13  # noise of evaluation reads, which runs on a fork
+    CONVERTER = 14  # mismatch and non-linearity of each DAC, driver and ADC
+    CORRELATED = 15  # part of programming errors that lines or a whole tile share
+    DEAD_LINE = 16  # which word and bit lines are broken
 
 
 def _sequence(seed: int, cause: Cause, keys: tuple[int, ...]) -> np.random.SeedSequence:

@@ -17,7 +17,7 @@ from rramsim.checks import InputError, nearest_name
 from rramsim.network import Network, windows
 from rramsim.streams import Cause, stream, text_key
 
-__all__ = ["WEIGHTS", "channel_weights", "check_weights", "descendants", "image_weights"]
+__all__ = ["WEIGHTS", "channel_sensitivity", "check_weights", "descendants", "image_weights"]
 
 WEIGHTS = ("variance", "distillation")  # how columns of a layer may be weighed against each other
 
@@ -51,7 +51,7 @@ def image_weights(teacher: NDArray[np.floating], temperature: float = 2.0) -> ND
     return weights / max(weights.mean(), 1e-300)
 
 
-def channel_weights(
+def channel_sensitivity(
     network: Network,
     images: NDArray[np.float32],
     name: str,

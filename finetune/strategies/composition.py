@@ -12,14 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.bench import Bench
-from finetune.evidence.layer import Work
+from finetune.evidence.layer import Knowledge, Work
 from finetune.meter import BudgetSpent
 from finetune.strategies.base import COMPONENTS, LayerStep, Strategy, first_writes
 from rramsim.blackbox.protocol import ChipProtocol
 from rramsim.checks import InputError, nearest_name
 from rramsim.host.deployment import Trace
 
-__all__ = ["SCHEMES", "Composition", "LayerPass", "parse"]
+__all__ = ["SCHEMES", "Composition", "LayerPass", "parse_strategy"]
 
 SCHEMES: dict[str, str] = {}  # named strategies: name to text
 
@@ -34,7 +34,7 @@ class LayerPass(Strategy):
         self._done: dict[str, list[NDArray[np.float32]]] = {}  # pre-activations per finished node
         self._next = 0
         self._trace: Trace | None = None
-        self._knowledge: dict[str, Any] = {}
+        self._knowledge = Knowledge()
 
     def check_chip(self, chip: ChipProtocol) -> None:
         """Ask every step."""
@@ -63,7 +63,7 @@ class LayerPass(Strategy):
         self._trace = bench.deployment.trace(bench.images)
         self._done, self._next = {}, 0
         if any(step.from_reset for step in self.steps) and not bench.was_mapped:
-            bench.budget.reserved_cells = sum(first_writes(bench, layer) for layer in bench.deployment.layers)
+            bench.meter.reserved_cells = sum(first_writes(bench, layer) for layer in bench.deployment.layers)
 
     def advance(self, bench: Bench) -> bool:
         """Tune the next node's layers; True after the last."""
@@ -74,11 +74,11 @@ class LayerPass(Strategy):
         try:
             for layer in bench.deployment.layers_of(node):
                 if bench.deployment.layers[layer].levels is None:
-                    kept = bench.budget.reserved_cells - first_writes(bench, layer)
-                    bench.budget.reserved_cells = max(kept, 0)
+                    kept = bench.meter.reserved_cells - first_writes(bench, layer)
+                    bench.meter.reserved_cells = max(kept, 0)
                 work = Work(bench, self._trace, layer, self._knowledge)
                 for step in self.steps:
-                    step.tune_layer(bench, work)
+                    step.tune_layer(work)
                 columns.append(work.outputs())
         except BudgetSpent:
             self._write_rest(bench)
@@ -91,9 +91,9 @@ class LayerPass(Strategy):
 
     def _write_rest(self, bench: Bench) -> None:
         """Give layers that nothing was written to their plain mapping, as far as the budget goes."""
-        bench.budget.reserved_cells = 0
+        bench.meter.reserved_cells = 0
         for layer, host in bench.deployment.layers.items():
-            if host.levels is None and first_writes(bench, layer) <= bench.budget.cells_left:
+            if host.levels is None and first_writes(bench, layer) <= bench.meter.cells_left:
                 bench.deployment.write(layer, bench.deployment.nearest_levels(layer))
 
     def state_dict(self) -> dict[str, Any]:
@@ -101,7 +101,7 @@ class LayerPass(Strategy):
         return {
             "done": {node: [c.copy() for c in columns] for node, columns in self._done.items()},
             "next": self._next,
-            "knowledge": {key: np.array(value) for key, value in self._knowledge.items()},
+            "knowledge": self._knowledge.state_dict(),
             "steps": [step.state_dict() for step in self.steps],
         }
 
@@ -112,7 +112,7 @@ class LayerPass(Strategy):
         for node, columns in self._done.items():
             self._trace.put(node, columns)
         self._next = int(state["next"])
-        self._knowledge = {key: np.array(value) for key, value in state["knowledge"].items()}
+        self._knowledge = Knowledge.from_state(state["knowledge"])
         for step, entry in zip(self.steps, state["steps"], strict=True):
             step.load_state_dict(entry)
 
@@ -191,7 +191,7 @@ class Composition(Strategy):
         self.load_state_dict(state)
 
 
-def parse(text: str) -> Composition:
+def parse_strategy(text: str) -> Composition:
     """A strategy from its text or the name of a scheme.
 
     Raises

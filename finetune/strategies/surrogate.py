@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 
 from finetune.bench import Bench
 from finetune.evidence.host_vector import HostParameters
+from finetune.evidence.layer import column_spread
 from finetune.evidence.measurement import Measurement
 from finetune.objective import distillation, softmax
 from finetune.optimizers import Rule
 from finetune.strategies.base import Strategy, register
-from finetune.strategies.zeroth_order import column_spread, positions
+from finetune.strategies.zeroth_order import positions
 from rramsim.blackbox.protocol import Tier
 from rramsim.checks import InputError
 from rramsim.network import Network, Node

@@ -78,7 +78,7 @@ class TuningTable:
     budget: Budget = field(default_factory=Budget)
 
     def __post_init__(self) -> None:
-        from finetune.strategies.composition import parse as parse_strategy
+        from finetune.strategies.composition import parse_strategy
 
         if "mapped" in self.strategies or len(set(self.strategies)) < len(self.strategies):
             raise InputError(

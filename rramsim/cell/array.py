@@ -321,7 +321,7 @@ class CellArray:
         self,
         counts: ArrayLike,
         voltages: ArrayLike,
-        attenuation: ArrayLike | None = None,
+        slope: ArrayLike | None = None,
         offset: ArrayLike | None = None,
     ) -> None:
         """Stress the cells by reads whose voltages are given as a histogram per word line.
@@ -332,22 +332,21 @@ class CellArray:
             Reads of each word line at each voltage; fractions are welcome.
         voltages : ndarray, shape (n_codes,)
             Signed voltage [V] of each code at the driver.
-        attenuation : ndarray, shape (n_wl, n_bl), optional
+        slope : ndarray, shape (n_wl, n_bl), optional
             Voltage across each cell per volt of its own driver; 1 where wires are ideal.
         offset : ndarray, shape (n_wl, n_bl), optional
             Voltage [V] that the other word lines' mean inputs add, see `rramsim.circuit.estimates`.
-            One factor and offset for all inputs are the approximation of the mode `fast`.
+            One slope and offset for all inputs are the approximation of the mode `fast`.
         """
         if self.disturb_law is None:
             return
         voltages = check_array(voltages, "voltages", shape=(None,), unit="V")
         counts = check_array(counts, "counts", shape=(self.shape[0], len(voltages)), minimum=0.0)
         extent = (self._count_min, self._count_max)
-        if self._tables is None or not self._tables.fits(voltages, attenuation, offset, extent):
-            frozen = all(x is None or not np.asarray(x).flags.writeable for x in (attenuation, offset))
-            slope = attenuation
+        if self._tables is None or not self._tables.fits(voltages, slope, offset, extent):
+            frozen = all(x is None or not np.asarray(x).flags.writeable for x in (slope, offset))
             if slope is not None:
-                slope = check_array(slope, "attenuation", shape=self.shape)
+                slope = check_array(slope, "slope", shape=self.shape)
             if offset is not None:
                 offset = check_array(offset, "offset", shape=self.shape, unit="V")
             tables = StressTables(self.disturb_law, self.disturb, voltages, slope, offset, extent)

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from rramsim.blackbox.windows import border_classes
 from rramsim.cell import DisturbConfig
-from rramsim.chip.layer import ChipLayer, drive_matrix
+from rramsim.chip.drive import Drive, drive_matrix
+from rramsim.chip.tiles import LayerArray
 from rramsim.kernels import read as read_kernels
 from rramsim.kernels.windows import Geometry
 
@@ -27,34 +28,50 @@ DRIVE_STEPS = 64  # state steps over which the mean of inputs is taken at most
 
 
 class ReadStress:
-    """Pending reads of one layer and their effect on its cells."""
+    """Pending reads of one layer and their effect on its cells.
 
-    def __init__(self, layer: ChipLayer, config: DisturbConfig) -> None:
-        self._layer = layer
+    Parameters
+    ----------
+    array : LayerArray
+        The cells that reads stress.
+    drive : Drive
+        What codes stand for; `set_drive` changes it.
+    config : DisturbConfig
+    """
+
+    def __init__(self, array: LayerArray, drive: Drive, config: DisturbConfig) -> None:
+        self._array = array
+        self._drive = drive
         self._config = config
         self._histogram: NDArray[Any] | None = None  # reads per word line and code that have not acted yet
         self._n_pending = 0  # vectors in it
         self._pixels: NDArray[np.int64] | None = None  # the same per pixel class of `_geometry`'s maps
         self._geometry: tuple[Any, ...] = ()
-        self._drive: dict[str, Any] = {}  # slope and offset, and what they were computed from
+        self._slopes: dict[str, Any] = {}  # slope and offset, and what they were computed from
         self._window: dict[str, Any] = {}  # inputs since then
 
     # -- counting -----------------------------------------------------------------------------
 
-    def chunks(self, n_entries: int, vectors_each: int) -> Iterator[tuple[int, int]]:
-        """Split a call where the state advances; entries are vectors or whole images."""
+    def chunks(self, n_entries: int, vectors_each: int, n_read: int) -> Iterator[tuple[int, int]]:
+        """Split a call where the state advances; entries are vectors or whole images.
+
+        `n_read` vectors have been read before the call.
+        """
         every, first = self._config.state_step, 0
         while first < n_entries:
-            missing = every - self._layer.n_read % every
+            missing = every - (n_read + first * vectors_each) % every
             last = min(n_entries, first + max(1, -(-missing // vectors_each)))
             yield first, last
             first = last
 
-    def count(self, data: NDArray[Any], geometry: Geometry | None) -> None:
-        """Enter reads that the layer has just answered; where a state step is complete, let them act."""
-        layer, every = self._layer, self._config.state_step
+    def count(self, data: NDArray[Any], geometry: Geometry | None, n_read: int) -> None:
+        """Enter reads that the layer has just answered; where a state step is complete, let them act.
+
+        `n_read` vectors were read before these.
+        """
+        every = self._config.state_step
         n_vectors = len(data) * (geometry.out_h * geometry.out_w if geometry else 1)
-        due = (layer.n_read + n_vectors) // every > layer.n_read // every
+        due = (n_read + n_vectors) // every > n_read // every
         if self._config.mode == "exact":
             self._act_exactly(data, geometry, refresh=due)
             return
@@ -69,11 +86,11 @@ class ReadStress:
     @property
     def _offset(self) -> int:
         """Column of code 0 in the histogram."""
-        return self._layer.code_high if self._layer.signed else 0
+        return self._drive.code_high if self._drive.signed else 0
 
     def _counts(self) -> NDArray[Any]:
         if self._histogram is None:
-            shape = (self._layer.info.n_rows, self._offset + self._layer.code_high + 1)
+            shape = (self._array.layout.n_rows, self._offset + self._drive.code_high + 1)
             self._histogram = np.zeros(shape, dtype=np.int64)
         return self._histogram
 
@@ -114,32 +131,33 @@ class ReadStress:
             self._histogram[:] = 0
         self._n_pending = 0
 
-    def restart(self) -> None:
-        """Act, and forget what codes stand for: the converter's range is about to change."""
+    def set_drive(self, drive: Drive) -> None:
+        """Let pending reads act, then count codes that stand for other voltages."""
         self.advance()
         self._histogram = None
+        self._drive = drive
 
     def act(self, counts: NDArray[np.floating], n_vectors: float) -> None:
         """Stress of `counts` (n_rows, n_codes) reads of `n_vectors` vectors, present cells for all of them.
 
         Silent reads need not be among the counts: they do no harm.
         """
-        layer = self._layer
+        drive = self._drive
         steps = np.arange(counts.shape[1]) - self._offset
-        n_reads = n_vectors * len(layer.passes)
-        if layer.converters.input_mode == "bit_serial":
+        n_reads = n_vectors * len(drive.passes)
+        if drive.converters.input_mode == "bit_serial":
             ones = np.array([abs(int(step)).bit_count() for step in steps])
             pulses = counts * ones  # a set bit is one pulse of full voltage
             counts = np.stack([pulses[:, steps < 0].sum(axis=1), pulses[:, steps > 0].sum(axis=1)], axis=1)
-            voltages = np.array([-layer.v_full, layer.v_full])
+            voltages = np.array([-drive.v_full, drive.v_full])
         else:
-            voltages = steps * layer.v_lsb
-        if layer.converters.drive == "two_phase":
+            voltages = steps * drive.v_lsb
+        if drive.converters.drive == "two_phase":
             voltages = np.abs(voltages)
         slope = offset = None
-        if layer.array.wires is not None:
+        if self._array.wires is not None:
             slope, offset = self._cell_drive(n_reads, counts @ voltages, counts @ voltages**2)
-        layer.array.cells.add_reads(counts, voltages, slope, offset)
+        self._array.cells.add_reads(counts, voltages, slope, offset)
 
     def _cell_drive(
         self, n_reads: float, sums: NDArray[np.float64], squares: NDArray[np.float64]
@@ -148,7 +166,7 @@ class ReadStress:
 
         Inputs are compared over twice as many reads as before, so that chance moves little.
         """
-        array, window, last = self._layer.array, self._window, self._drive
+        array, window, last = self._array, self._window, self._slopes
         for name, value in (("n", n_reads), ("sums", sums), ("squares", squares)):
             window[name] = window.get(name, 0.0) + value
         v_mean, v_rms = window["sums"] / window["n"], np.sqrt(window["squares"] / window["n"])
@@ -156,7 +174,7 @@ class ReadStress:
         renew = not last or bool(np.abs(g - last["g"]).sum() > DRIVE_TOLERANCE * last["g"].sum())
         if last and window["n"] >= 2 * last["n"]:
             change = max(_rms(v_mean - last["v_mean"]), _rms(v_rms - last["v_rms"]))
-            renew |= change > DRIVE_TOLERANCE * self._layer.v_full
+            renew |= change > DRIVE_TOLERANCE * self._drive.v_full
             last["n"] = np.minimum(window["n"], DRIVE_STEPS * self._config.state_step)
             self._window = {}
         if renew:
@@ -164,23 +182,22 @@ class ReadStress:
             slope, offset = array.cell_drive(v_mean, v_rms, array.wires)
             slope.setflags(write=False)  # lets the cells keep tables made for them
             offset.setflags(write=False)
-            self._drive = {"g": g.copy(), "v_mean": v_mean, "v_rms": v_rms, "slope": slope, "offset": offset}
-            self._drive["n"] = np.minimum(window["n"], DRIVE_STEPS * self._config.state_step)
+            self._slopes = {"g": g.copy(), "v_mean": v_mean, "v_rms": v_rms, "slope": slope, "offset": offset}
+            self._slopes["n"] = np.minimum(window["n"], DRIVE_STEPS * self._config.state_step)
             self._window = {}
-        return self._drive["slope"], self._drive["offset"]
+        return self._slopes["slope"], self._slopes["offset"]
 
     def _act_exactly(self, data: NDArray[Any], geometry: Geometry | None, *, refresh: bool) -> None:
         """Stress of every cell from its own solved voltage in every vector and pass: slow."""
-        layer = self._layer
         parts = [
             v_in
-            for bit, sign in layer.passes
-            for drive in [drive_matrix(data, geometry, bit, sign) * layer.v_lsb]
+            for bit, sign in self._drive.passes
+            for drive in [drive_matrix(data, geometry, bit, sign) * self._drive.v_lsb]
             for v_in in np.array_split(drive, max(1, len(drive) // EXACT_VECTORS))
         ]
         for index, v_in in enumerate(parts):
-            v_cell = layer.array.cell_voltages(v_in.astype(np.float64))
-            layer.array.cells.add_cell_voltages(v_cell, refresh=refresh and index == len(parts) - 1)
+            v_cell = self._array.cell_voltages(v_in.astype(np.float64))
+            self._array.cells.add_cell_voltages(v_cell, refresh=refresh and index == len(parts) - 1)
 
     def age(self, n_reads: float, codes: NDArray[Any] | None) -> None:
         """Let `n_reads` vectors with the distribution of `codes` act at once; full drive for None."""
@@ -200,18 +217,19 @@ class ReadStress:
         return {
             "histogram": None if self._histogram is None else self._histogram.copy(),
             "n_pending": self._n_pending,
-            "drive": {name: np.array(value) for name, value in self._drive.items()},
+            "drive": {name: np.array(value) for name, value in self._slopes.items()},
             "window": {name: np.array(value) for name, value in self._window.items()},
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from `state_dict`."""
+    def load_state_dict(self, state: Mapping[str, Any], drive: Drive) -> None:
+        """Continue from `state_dict`, whose codes stand for `drive`."""
+        self._drive = drive
         histogram = state["histogram"]
         self._histogram = None if histogram is None else np.array(histogram)
         self._pixels, self._geometry = None, ()
         self._n_pending = int(state["n_pending"])
-        self._drive = {name: np.array(value) for name, value in state["drive"].items()}
-        for value in self._drive.values():
+        self._slopes = {name: np.array(value) for name, value in state["drive"].items()}
+        for value in self._slopes.values():
             value.setflags(write=False)
         self._window = {name: np.array(value) for name, value in state["window"].items()}
 

@@ -1,103 +1,178 @@
-"""One layer on a chip: its arrays behind converters, read in passes and charged for."""
+"""One layer on a chip: its arrays behind converters, its disturbance, its costs and its state."""
 
 from __future__ import annotations
 
-import functools
+import copy
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numba import get_num_threads
 from numpy.typing import NDArray
 
-from rramsim.blackbox.codes import adc_code_max, dac_codes
-from rramsim.blackbox.protocol import LayerCosts, LayerInfo
-from rramsim.blackbox.windows import WindowCodes
-from rramsim.chip.converters import ConverterConfig
-from rramsim.chip.layout import MappingConfig
+from rramsim.blackbox.codes import adc_code_max
+from rramsim.blackbox.mapping import conductance_unit, reference_level
+from rramsim.blackbox.protocol import LayerCosts, LayerInfo, Reading
+from rramsim.cell import CellArray
+from rramsim.chip.config import ChipConfig
+from rramsim.chip.disturbance import ReadStress
+from rramsim.chip.drive import Drive, drive_matrix
+from rramsim.chip.layout import TileLayout
 from rramsim.chip.tiles import LayerArray
 from rramsim.kernels import read as read_kernels
 from rramsim.kernels.windows import Geometry
-from rramsim.streams import normal_table
+from rramsim.streams import Cause, key, normal_table, text_key
 
-__all__ = ["ChipLayer", "drive_matrix"]
+__all__ = ["ChipLayer"]
 
 
 class ChipLayer:
-    """Arrays, converter ranges, noise keys and costs of one layer.
+    """Arrays, converter ranges, noise keys, disturbance and costs of one layer.
 
     Parameters
     ----------
-    info : LayerInfo
-    array : LayerArray
-    mapping, converters : MappingConfig, ConverterConfig
-    n_levels : int
-        Levels of a cell.
-    adc_key, read_key : uint64
-        Keys of the layer's draws of converter and cell noise.
+    name : str
+    n_rows, n_cols : int
+        Shape of the stored matrix.
+    config : ChipConfig
+        The kind of chip.
+    seed, chip : int
+        The individual chip: with the name, they decide every draw.
     """
 
     def __init__(
-        self,
-        info: LayerInfo,
-        array: LayerArray,
-        mapping: MappingConfig,
-        converters: ConverterConfig,
-        n_levels: int,
-        adc_key: np.uint64,
-        read_key: np.uint64,
+        self, name: str, n_rows: int, n_cols: int, config: ChipConfig, *, seed: int, chip: int
     ) -> None:
-        self.info = info
-        self.array = array
+        mapping, converters = config.mapping, config.converters
+        levels = tuple(float(g) for g in config.cells.scale.levels)
+        layout = TileLayout.build(n_rows, n_cols, mapping)
+        self._keys = (chip, text_key(name))
+        self._seed = seed
+        cells = CellArray(
+            (n_rows, layout.n_lines), config.cells, config.faults, config.disturb, seed=seed, keys=self._keys
+        )
+        self.array = LayerArray(
+            layout, cells, config.wires, per_line=converters.adc_per_line, tolerance=config.state_tolerance
+        )
+        self.info = LayerInfo(
+            name=name,
+            n_rows=n_rows,
+            n_cols=n_cols,
+            cells_per_weight=mapping.cells_per_weight,
+            row_tiles=layout.row_tiles,
+            n_col_tiles=len(layout.col_tiles),
+            g_unit=conductance_unit(mapping.kind, levels),
+        )
         self.converters = converters
-        self.adc_key, self.read_key = adc_key, read_key
-        self.signed = False
-        self.v_full = converters.v_read  # [V] at the largest DAC code
+        self.adc_key = key(seed, Cause.ADC_NOISE, *self._keys)
+        self.read_key = key(seed, Cause.READ_NOISE, *self._keys)
+        self.drive = Drive(converters, signed=False, v_full=converters.v_read)
         self.output_range = 0.0  # [A]; 0 means not configured yet
         self.n_read = 0  # vectors so far: the counter of read and ADC noise
-        self.costs = LayerCosts(weight_cells=info.n_cells)
+        self.costs = LayerCosts(weight_cells=self.info.n_cells)
         self.reference_written = False
+        self.n_levels = len(levels)
         self._settings: tuple[Any, ...] = ()
-        powers = n_levels ** np.arange(mapping.slices, dtype=np.int64)[::-1]
+        powers = self.n_levels ** np.arange(mapping.slices, dtype=np.int64)[::-1]
         self._weights = np.stack([powers, -powers], axis=1).ravel() if converters.adc_per_line else powers
+        # None on a fork, whose reads leave no traces
+        self.stress = ReadStress(self.array, self.drive, config.disturb) if config.disturb.enabled else None
 
-    @property
-    def code_high(self) -> int:
-        """Largest DAC code."""
-        return dac_codes(self.converters.dac_bits, self.signed)[1]
+    # -- writing ------------------------------------------------------------------------------
 
-    @property
-    def v_lsb(self) -> float:
-        """Drive [V] of one DAC step, or of one bit."""
-        bit_serial = self.converters.input_mode == "bit_serial"
-        return self.v_full if bit_serial else self.v_full / self.code_high
+    def write(self, levels: NDArray[np.integer], mask: NDArray[np.bool_]) -> None:
+        """Program checked level targets (n_rows, n_cols, cells_per_weight) and charge for it."""
+        layout = self.array.layout
+        line_levels = np.zeros((layout.n_rows, layout.n_lines), dtype=np.int64)
+        line_mask = np.zeros((layout.n_rows, layout.n_lines), dtype=bool)
+        line_levels[:, layout.line_of] = levels
+        line_mask[:, layout.line_of] = mask
+        if layout.reference_lines.size and not self.reference_written:
+            line_levels[:, layout.reference_lines] = reference_level(self.n_levels)
+            line_mask[:, layout.reference_lines] = True
+            self.reference_written = True
+        self.advance()
+        report = self.array.write(line_levels, line_mask)
+        costs = self.costs
+        costs.cell_writes += int(report.n_cells)
+        costs.pulses += int(report.n_pulses)
+        costs.max_cycles = int(self.array.cells.write_count.max())
+        costs.seconds += report.seconds or 0.0
+        costs.joules += report.joules or 0.0
 
-    @property
-    def passes(self) -> NDArray[np.int64]:
-        """(bit, sign) of each array read of one vector: bit -1 is amplitude, sign 0 both."""
-        return _passes(self.converters, self.signed)
+    def set_input_range(self, signed: bool, v_full: float) -> None:
+        """Let the largest DAC code drive `v_full` [V]."""
+        drive = replace(self.drive, signed=signed, v_full=v_full)
+        if drive != self.drive:
+            if self.stress is not None:
+                self.stress.set_drive(drive)
+            self.drive = drive
+
+    # -- time and reads without answers -------------------------------------------------------
+
+    def advance(self) -> None:
+        """Let the reads counted so far act on the cells."""
+        if self.stress is not None:
+            self.stress.advance()
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass [s]: cells relax and drift."""
+        self.advance()
+        self.array.cells.wait(seconds)
+
+    def age(self, n_reads: float, codes: NDArray[Any] | None) -> None:
+        """Let `n_reads` vectors with the distribution of `codes` act at once; full drive for None."""
+        if self.stress is not None:
+            self.stress.age(n_reads, codes)
+
+    # -- reading ------------------------------------------------------------------------------
+
+    def mvm(self, data: NDArray[Any], geometry: Geometry | None, per_tile: bool = False) -> Reading:
+        """Conversions of checked codes, summed over row tiles or `per_tile`; see `ChipProtocol.mvm`.
+
+        Parameters
+        ----------
+        data : integer ndarray
+            Vectors of codes (n_vectors, n_rows), or maps (n_images, c, h, w) with a geometry.
+        """
+        each = geometry.out_h * geometry.out_w if geometry else 1
+        n_vectors = len(data) * each
+        total, saturated = self._buffers(n_vectors, per_tile)
+        stress = self.stress
+        chunks = [(0, len(data))] if stress is None else stress.chunks(len(data), each, self.n_read)
+        for first, last in chunks:
+            self._read(data, geometry, first, last, total, saturated)
+            if stress is not None:
+                stress.count(data[first:last], geometry, self.n_read)
+            self.n_read += (last - first) * each
+        self._charge_reads(n_vectors)
+        if per_tile:
+            return Reading(total.transpose(2, 0, 1), saturated.transpose(2, 0, 1))
+        return Reading(total[0].T, saturated[0].T)
 
     @property
     def _weight_sum(self) -> int:
         """Sum of the magnitudes of all digital weights of one column's conversions in a tile."""
-        bits = self.passes[:, 0]
+        bits = self.drive.passes[:, 0]
         return int((1 << np.maximum(bits, 0)).sum() * np.abs(self._weights).sum())
 
-    def charge_reads(self, n_vectors: int) -> None:
+    def _charge_reads(self, n_vectors: int) -> None:
         """Enter `n_vectors` into the costs."""
-        costs, array_reads = self.costs, n_vectors * len(self.passes) * len(self.info.row_tiles)
+        costs, array_reads = self.costs, n_vectors * len(self.drive.passes) * len(self.info.row_tiles)
         costs.vectors += n_vectors
         costs.array_reads += array_reads * self.info.n_col_tiles
         costs.conversions += array_reads * self.array.n_channels
-        costs.seconds += n_vectors * len(self.passes) * self.converters.t_read  # tiles work in parallel
+        costs.seconds += n_vectors * len(self.drive.passes) * self.converters.t_read  # tiles work in parallel
 
-    def buffers(self, n_vectors: int, per_tile: bool) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    def _buffers(self, n_vectors: int, per_tile: bool) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """Zeros for sums of codes and for marks, (n_row_tiles or 1, n_cols, n_vectors)."""
         n_tiles = len(self.info.row_tiles)
         shape = (n_tiles if per_tile else 1, self.info.n_cols, n_vectors)
         wide = n_tiles * adc_code_max(self.converters.adc_bits) * self._weight_sum >= 2**31
         return np.zeros(shape, np.int64 if wide else np.int32), np.zeros(shape, np.bool_)
 
-    def read(
+    def _read(
         self,
         data: NDArray[Any],
         geometry: Geometry | None,
@@ -106,7 +181,7 @@ class ChipLayer:
         total: NDArray[Any],
         saturated: NDArray[np.bool_],
     ) -> None:
-        """Add the conversions of entries first..last of a call to `buffers` of the whole call.
+        """Add the conversions of entries first..last of a call to `_buffers` of the whole call.
 
         Entries are vectors of codes (n_vectors, n_rows), or maps (n_images, c, h, w) with a geometry.
         """
@@ -126,22 +201,22 @@ class ChipLayer:
 
     def _scales(self) -> NDArray[np.int64]:
         """Digital weight of each channel of a column in each pass."""
-        bits, signs = self.passes.T
+        bits, signs = self.drive.passes.T
         return np.outer((1 << np.maximum(bits, 0)) * np.where(signs == 0, 1, signs), self._weights)
 
     def _conversion(self, total_type: Any, first_vector: int) -> read_kernels.Conversion:
         """Settings of a call whose first vector has the given number in the life of the layer."""
-        key = (total_type, self.signed, self.v_full, self.output_range, self.adc_key)
+        key = (total_type, self.drive, self.output_range, self.adc_key)
         if self._settings[:1] != (key,):
             code_max = adc_code_max(self.converters.adc_bits)
             conversion = read_kernels.Conversion(
-                gain=code_max / self.output_range * self.v_lsb,
+                gain=code_max / self.output_range * self.drive.v_lsb,
                 sigma=self.converters.adc_noise * code_max / adc_code_max(8),
                 code_max=float(code_max),
                 adc_key=self.adc_key,
                 read_key=self.read_key,
                 first_vector=0,
-                passes=self.passes,
+                passes=self.drive.passes,
                 scales=self._scales().astype(total_type),
                 tiles=np.array(self.info.row_tiles, dtype=np.int64),
                 table=normal_table(),
@@ -162,29 +237,47 @@ class ChipLayer:
         for index, (bit, sign) in enumerate(conversion.passes):
             drive = drive_matrix(data, geometry, bit, sign)
             for tile, (top, bottom) in enumerate(conversion.tiles):
-                current = self.array.currents(slice(top, bottom), drive[:, top:bottom] * self.v_lsb)
-                scaled = np.ascontiguousarray(current.T / np.float32(self.v_lsb))
+                current = self.array.currents(slice(top, bottom), drive[:, top:bottom] * self.drive.v_lsb)
+                scaled = np.ascontiguousarray(current.T / np.float32(self.drive.v_lsb))
                 out = tile if total.shape[0] > 1 else 0
                 read_kernels.convert_currents(
                     scaled, tile * n_passes + index, index, conversion, total[out], saturated[out]
                 )
 
+    # -- copies and state -----------------------------------------------------------------------
 
-@functools.cache
-def _passes(converters: ConverterConfig, signed: bool) -> NDArray[np.int64]:
-    signs = (1, -1) if signed and converters.drive == "two_phase" else (0,)
-    if converters.input_mode == "amplitude":
-        return np.array([(-1, sign) for sign in signs])
-    n_bits = converters.dac_bits - 1 if signed and converters.dac_bits > 1 else converters.dac_bits
-    return np.array([(bit, sign) for bit in range(n_bits) for sign in signs])
+    def fork(self, stream: int, first_vector: int) -> ChipLayer:
+        """Copy for evaluation: own costs and noise stream, and its reads leave no disturbance."""
+        twin = copy.copy(self)
+        twin.array = copy.deepcopy(self.array)
+        twin.stress = None
+        twin.adc_key = key(self._seed, Cause.EVALUATION, *self._keys, stream, 0)
+        twin.read_key = key(self._seed, Cause.EVALUATION, *self._keys, stream, 1)
+        twin.n_read = first_vector
+        twin.costs = LayerCosts(weight_cells=self.info.n_cells)
+        return twin
 
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that changes over the layer's life, as nested dicts of arrays and numbers."""
+        return {
+            "cells": self.array.cells.state_dict(),
+            "array": self.array.state_dict(),
+            "signed": self.drive.signed,
+            "v_full": self.drive.v_full,
+            "output_range": self.output_range,
+            "n_read": self.n_read,
+            "reference_written": self.reference_written,
+            "stress": None if self.stress is None else self.stress.state_dict(),
+            "costs": dict(vars(self.costs)),
+        }
 
-def drive_matrix(data: NDArray[Any], geometry: Geometry | None, bit: int, sign: int) -> NDArray[np.float32]:
-    """Word-line drive (n_vectors, n_rows) of one pass in DAC steps or bits, laid out in full."""
-    if geometry is not None:
-        data = np.asarray(WindowCodes(data, geometry))
-    if bit < 0:
-        drive = data.astype(np.float32)
-    else:
-        drive = (((np.abs(data) >> bit) & 1) * np.sign(data)).astype(np.float32)
-    return np.maximum(drive * sign, 0) if sign else drive
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from `state_dict` bit for bit."""
+        self.array.cells.load_state_dict(state["cells"])
+        self.array.load_state_dict(state["array"])
+        self.drive = replace(self.drive, signed=bool(state["signed"]), v_full=float(state["v_full"]))
+        self.output_range, self.n_read = float(state["output_range"]), int(state["n_read"])
+        self.reference_written = bool(state["reference_written"])
+        if self.stress is not None and state["stress"] is not None:
+            self.stress.load_state_dict(state["stress"], self.drive)
+        self.costs = LayerCosts(**state["costs"])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
@@ -13,46 +12,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rramsim.blackbox.codes import dac_codes
-from rramsim.blackbox.mapping import conductance_unit, reference_level
-from rramsim.blackbox.protocol import Datasheet, LayerCosts, LayerInfo, Ledger, Reading
+from rramsim.blackbox.protocol import Datasheet, LayerInfo, Ledger, Reading
 from rramsim.blackbox.windows import WindowCodes
-from rramsim.cell import CellArray, CellsConfig, DisturbConfig, FaultsConfig
 from rramsim.checks import InputError, nearest_name
-from rramsim.chip.converters import ConverterConfig
-from rramsim.chip.disturbance import ReadStress
+from rramsim.chip.config import ChipConfig
 from rramsim.chip.layer import ChipLayer
-from rramsim.chip.layout import MappingConfig, TileLayout
-from rramsim.chip.tiles import LayerArray, refresh_all
-from rramsim.circuit.wiring import WiresConfig
-from rramsim.streams import Cause, key, text_key
+from rramsim.chip.tiles import refresh_all
 
 __all__ = ["ChipConfig", "SimulatedChip"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ChipConfig:
-    """Everything that makes a kind of chip; a single chip is this and (seed, chip id)."""
-
-    mapping: MappingConfig = field(default_factory=MappingConfig)
-    converters: ConverterConfig = field(default_factory=ConverterConfig)
-    cells: CellsConfig = field(default_factory=CellsConfig)
-    faults: FaultsConfig = field(default_factory=FaultsConfig)
-    disturb: DisturbConfig = field(default_factory=DisturbConfig)
-    wires: WiresConfig | None = None
-    state_tolerance: float = 1e-3  # output error over full scale that makes a wired tile be solved again
-
-    def __post_init__(self) -> None:
-        if self.converters.adc_per_line and self.mapping.kind == "reference":
-            raise InputError("adc_per_line needs differential or sliced mapping, got reference")
-        for name in ("v_read", "t_read"):
-            read, stress = getattr(self.converters, name), getattr(self.disturb, name)
-            if self.disturb.enabled and read != stress:
-                raise InputError(
-                    f"disturb.{name} must equal converters.{name}, got {stress:g} and {read:g}; "
-                    "set both, the law is evaluated at the voltage and pulse of the reads"
-                )
-        if self.cells.iv_alpha and self.disturb.enabled and self.disturb.mode == "exact":
-            raise InputError("disturb.mode 'exact' needs linear cells (iv_alpha = 0); choose 'fast'")
 
 
 class SimulatedChip:
@@ -82,39 +49,11 @@ class SimulatedChip:
         self.seed = int(seed)
         self.chip = int(chip)
         self._levels = tuple(float(g) for g in config.cells.scale.levels)
-        self._layers: dict[str, ChipLayer] = {}
-        for name, (n_rows, n_cols) in shapes.items():
-            self._layers[name] = self._build_layer(name, int(n_rows), int(n_cols))
+        self._layers: dict[str, ChipLayer] = {
+            name: ChipLayer(name, int(n_rows), int(n_cols), config, seed=self.seed, chip=self.chip)
+            for name, (n_rows, n_cols) in shapes.items()
+        }
         self._infos = {name: layer.info for name, layer in self._layers.items()}
-        self._stress: dict[str, ReadStress] = {}  # empty on a fork, whose reads leave no traces
-        if config.disturb.enabled:
-            self._stress = {name: ReadStress(item, config.disturb) for name, item in self._layers.items()}
-
-    def _build_layer(self, name: str, n_rows: int, n_cols: int) -> ChipLayer:
-        config = self.config
-        layout = TileLayout.build(n_rows, n_cols, config.mapping)
-        keys = (self.chip, text_key(name))
-        cells = CellArray(
-            (n_rows, layout.n_lines), config.cells, config.faults, config.disturb, seed=self.seed, keys=keys
-        )
-        array = LayerArray(
-            layout,
-            cells,
-            config.wires,
-            per_line=config.converters.adc_per_line,
-            tolerance=config.state_tolerance,
-        )
-        info = LayerInfo(
-            name=name,
-            n_rows=n_rows,
-            n_cols=n_cols,
-            cells_per_weight=config.mapping.cells_per_weight,
-            row_tiles=layout.row_tiles,
-            n_col_tiles=len(layout.col_tiles),
-            g_unit=conductance_unit(config.mapping.kind, self._levels),
-        )
-        noise = (key(self.seed, Cause.ADC_NOISE, *keys), key(self.seed, Cause.READ_NOISE, *keys))
-        return ChipLayer(info, array, config.mapping, config.converters, len(self._levels), *noise)
 
     # -- protocol -----------------------------------------------------------------------------
 
@@ -151,7 +90,7 @@ class SimulatedChip:
     def write(self, layer: str, levels: NDArray[Any], mask: NDArray[np.bool_] | None = None) -> None:
         """Program level targets; see `ChipProtocol.write`."""
         item = self._layer(layer)
-        info, layout = item.info, item.array.layout
+        info = item.info
         shape = (info.n_rows, info.n_cols, info.cells_per_weight)
         levels = _integers(levels, f"levels of {layer!r}", shape, 0, len(self._levels) - 1)
         if mask is None:
@@ -161,22 +100,7 @@ class SimulatedChip:
             raise InputError(
                 f"mask of {layer!r} must be bool of shape {shape}, got {mask.dtype} {mask.shape}"
             )
-        line_levels = np.zeros((info.n_rows, layout.n_lines), dtype=np.int64)
-        line_mask = np.zeros((info.n_rows, layout.n_lines), dtype=bool)
-        line_levels[:, layout.line_of] = levels
-        line_mask[:, layout.line_of] = mask
-        if layout.reference_lines.size and not item.reference_written:
-            line_levels[:, layout.reference_lines] = reference_level(len(self._levels))
-            line_mask[:, layout.reference_lines] = True
-            item.reference_written = True
-        self._advance(layer)
-        report = item.array.write(line_levels, line_mask)
-        costs = item.costs
-        costs.cell_writes += int(report.n_cells)
-        costs.pulses += int(report.n_pulses)
-        costs.max_cycles = int(item.array.cells.write_count.max())
-        costs.seconds += report.seconds or 0.0
-        costs.joules += report.joules or 0.0
+        item.write(levels, mask)
 
     def configure(
         self,
@@ -198,10 +122,7 @@ class SimulatedChip:
                     f"input_range of {layer!r} must not exceed v_read = {self.config.converters.v_read:g} V, "
                     f"got {high:g} V"
                 )
-            if (item.signed, item.v_full) != (low < 0, high):
-                if layer in self._stress:
-                    self._stress[layer].restart()
-                item.signed, item.v_full = low < 0, high
+            item.set_input_range(low < 0, high)
         if output_range is not None:
             output_range = float(output_range)
             if not (np.isfinite(output_range) and output_range > 0):
@@ -214,44 +135,25 @@ class SimulatedChip:
         info, converters = item.info, self.config.converters
         if item.output_range == 0.0:
             raise InputError(f"layer {layer!r} has no output_range yet: call configure(...) before mvm(...)")
-        low, high = dac_codes(converters.dac_bits, item.signed)
+        low, high = dac_codes(converters.dac_bits, item.drive.signed)
         name = f"codes of {layer!r}"
         if isinstance(codes, WindowCodes):
             if codes.shape[1] != info.n_rows:
                 raise InputError(f"{name} must have shape (any, {info.n_rows}), got {codes.shape}")
             data = _integers(codes.maps, name, (None,) * 4, low, high)
-            vectors_each = codes.geometry.out_h * codes.geometry.out_w
+            geometry = codes.geometry
         else:
             data = _integers(codes, name, (None, info.n_rows), low, high)
-            vectors_each = 1
+            geometry = None
         data = data.astype(np.int16 if converters.dac_bits <= 15 else np.int32, copy=False)
-        n_vectors = len(data) * vectors_each
-        geometry = codes.geometry if isinstance(codes, WindowCodes) else None
-        total, saturated = item.buffers(n_vectors, per_tile)
-        stress = self._stress.get(layer)
-        chunks = [(0, len(data))] if stress is None else stress.chunks(len(data), vectors_each)
-        for first, last in chunks:
-            item.read(data, geometry, first, last, total, saturated)
-            if stress is not None:
-                stress.count(data[first:last], geometry)
-            item.n_read += (last - first) * vectors_each
-        item.charge_reads(n_vectors)
-        if per_tile:
-            return Reading(total.transpose(2, 0, 1), saturated.transpose(2, 0, 1))
-        return Reading(total[0].T, saturated[0].T)
+        return item.mvm(data, geometry, per_tile)
 
     def wait(self, seconds: float) -> None:
         """Let time pass [s]: cells relax and drift."""
         if not seconds >= 0:
             raise InputError(f"seconds must be >= 0, got {seconds}")
-        for name, item in self._layers.items():
-            self._advance(name)
-            item.array.cells.wait(float(seconds))
-
-    def _advance(self, layer: str) -> None:
-        """Let the reads counted so far act on a layer's cells."""
-        if layer in self._stress:
-            self._stress[layer].advance()
+        for item in self._layers.values():
+            item.wait(float(seconds))
 
     # -- simulator only -----------------------------------------------------------------------
 
@@ -276,13 +178,12 @@ class SimulatedChip:
             return
         for name in activity or {}:
             self._layer(name)
-        for name, stress in self._stress.items():
+        for name, item in self._layers.items():
             codes = None if activity is None else activity.get(name)
             if codes is not None:
-                item = self._layer(name)
-                low, high = dac_codes(self.config.converters.dac_bits, item.signed)
+                low, high = dac_codes(self.config.converters.dac_bits, item.drive.signed)
                 codes = _integers(codes, f"activity of {name!r}", (None, item.info.n_rows), low, high)
-            stress.age(n_reads, codes)
+            item.age(n_reads, codes)
 
     def _layer(self, name: str) -> ChipLayer:
         try:
@@ -300,14 +201,11 @@ class SimulatedChip:
         `first_vectors` numbers the next vector of each layer, 0 by default: noise is drawn by that
         number, so copies that share out a set of images draw what one copy would.
         """
-        twin = copy.deepcopy(self)
-        twin._stress = {}
-        for name, item in twin._layers.items():
-            keys = (self.chip, text_key(name), stream)
-            item.adc_key = key(self.seed, Cause.EVALUATION, *keys, 0)
-            item.read_key = key(self.seed, Cause.EVALUATION, *keys, 1)
-            item.n_read = 0 if first_vectors is None else int(first_vectors[name])
-            item.costs = LayerCosts(weight_cells=item.info.n_cells)
+        first = {} if first_vectors is None else first_vectors
+        twin = copy.copy(self)
+        twin._layers = {
+            name: item.fork(stream, int(first[name]) if first else 0) for name, item in self._layers.items()
+        }
         return twin
 
     @property
@@ -322,20 +220,7 @@ class SimulatedChip:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that changes over a chip's life, as nested dicts of arrays and numbers."""
-        return {
-            name: {
-                "cells": item.array.cells.state_dict(),
-                "array": item.array.state_dict(),
-                "signed": item.signed,
-                "v_full": item.v_full,
-                "output_range": item.output_range,
-                "n_read": item.n_read,
-                "reference_written": item.reference_written,
-                "stress": self._stress[name].state_dict() if name in self._stress else None,
-                "costs": dict(vars(item.costs)),
-            }
-            for name, item in self._layers.items()
-        }
+        return {name: item.state_dict() for name, item in self._layers.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from `state_dict` bit for bit; config, shapes, seed and chip must be the same."""
@@ -344,15 +229,7 @@ class SimulatedChip:
                 f"state must hold the layers {sorted(self._layers)}, got {sorted(state)}; another network's?"
             )
         for name, entry in state.items():
-            item = self._layers[name]
-            item.array.cells.load_state_dict(entry["cells"])
-            item.array.load_state_dict(entry["array"])
-            item.signed, item.v_full = bool(entry["signed"]), float(entry["v_full"])
-            item.output_range, item.n_read = float(entry["output_range"]), int(entry["n_read"])
-            item.reference_written = bool(entry["reference_written"])
-            if name in self._stress and entry["stress"] is not None:
-                self._stress[name].load_state_dict(entry["stress"])
-            item.costs = LayerCosts(**entry["costs"])
+            self._layers[name].load_state_dict(entry)
 
 
 def _integers(

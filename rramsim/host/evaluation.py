@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import Future
 from typing import Any
 
 import numpy as np
@@ -15,6 +13,7 @@ from numpy.typing import NDArray
 from rramsim.checks import InputError, check_array
 from rramsim.host.deployment import Deployment
 from rramsim.network import Node, windows
+from rramsim.parallel import Workers
 
 __all__ = ["evaluate_images"]
 
@@ -75,35 +74,20 @@ def evaluate_images(
         first.refresh()  # wires are solved once, not in every process
     shared = deployment.on(first)
     parts: list[NDArray[np.float32]] = []
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(
-        n_workers, mp_context=context, initializer=_start, initargs=(shared, stream)
-    ) as pool:
-        waiting: deque[Future[NDArray[np.float32]]] = deque()
-        try:
-            for start, stop, vectors in _chunks(deployment, len(images), n_workers):
-                waiting.append(pool.submit(_run, images[start:stop], vectors))
-            while waiting:
-                parts.append(waiting.popleft().result())
-                if progress is not None:
-                    progress(len(parts[-1]))
-        except BrokenProcessPool:
-            raise RuntimeError(
-                "a worker process ended without an answer: memory may be short (try fewer workers), or the "
-                'script does not start under `if __name__ == "__main__":`'
-            ) from None
-        finally:
-            pool.shutdown(cancel_futures=True)
+    with Workers(n_workers, _start, (shared, stream)) as pool:
+        waiting: deque[Future[NDArray[np.float32]]] = deque(
+            pool.submit(_run, images[start:stop], vectors)
+            for start, stop, vectors in _chunks(deployment, len(images), n_workers)
+        )
+        while waiting:
+            parts.append(waiting.popleft().result())
+            if progress is not None:
+                progress(len(parts[-1]))
     return np.concatenate(parts)
 
 
 def _start(deployment: Deployment, stream: int) -> None:
-    """Set up one process: a single thread, and the deployment that all its work shares."""
-    import numba
-    import threadpoolctl
-
-    numba.set_num_threads(1)
-    _worker["limits"] = threadpoolctl.threadpool_limits(1)
+    """Set up one process: the deployment that all its work shares."""
     _worker["deployment"], _worker["stream"] = deployment, stream
 
 

@@ -147,14 +147,14 @@ class TestStress:
             exact.add_cell_voltages(np.repeat(chunk[:, :, None], 5, axis=2))
         np.testing.assert_allclose(fast.stress, exact.stress, rtol=1e-9, atol=1e-22)
 
-    def test_attenuation_table_interpolates_closely(self):
+    def test_slope_table_interpolates_closely(self):
         """One voltage per word line: `fast` then errs by interpolation alone, below 0.2 %."""
         config = DisturbConfig(law="power", v_read=0.4, cycles_before=1000)
         fast, exact = (CellArray((20, 30), NARROW, disturb=config, seed=1) for _ in range(2))
-        attenuation = np.random.default_rng(2).uniform(0.7, 1.0, (20, 30))
+        slope = np.random.default_rng(2).uniform(0.7, 1.0, (20, 30))
         v = np.linspace(0.2, 0.4, 20)
-        fast.add_reads(np.eye(20), v, attenuation)
-        exact.add_cell_voltages((v[:, None] * attenuation)[None])
+        fast.add_reads(np.eye(20), v, slope)
+        exact.add_cell_voltages((v[:, None] * slope)[None])
         np.testing.assert_allclose(fast.stress, exact.stress, rtol=2e-3)
 
     def test_write_counts_far_apart_interpolate_closely(self):

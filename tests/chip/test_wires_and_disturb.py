@@ -263,7 +263,7 @@ def test_kept_solutions_of_drifting_cells_err_by_less_than_a_thousandth(law, ohm
     array, exact = cached._layers["layer"].array, solved._layers["layer"].array
     assert exact.n_solved == 12 > array.n_solved  # something was saved
     # a pair's full scale is the current of either line with every word line driven
-    line = exact.cells.conductance.sum(axis=0).max() * solved._layers["layer"].v_full
+    line = exact.cells.conductance.sum(axis=0).max() * solved._layers["layer"].drive.v_full
     assert 0 < worst / (2**23 - 1) * 1e-3 < 1e-3 * line
     assert 0 < cached.solution_error <= ChipConfig().state_tolerance
 
@@ -287,3 +287,8 @@ def test_calls_split_otherwise_disturb_a_wired_chip_alike():
             chip.mvm("layer", part)
         results.append(chip.conductances("layer"))
     np.testing.assert_array_equal(*results)
+
+
+def test_the_cells_law_has_one_place():
+    with pytest.raises(InputError, match=r"cells\.iv_alpha"):
+        exact_chip(wires=WiresConfig(r_word=1.0, alpha=2.0))

@@ -1,0 +1,54 @@
+"""Everything that makes a kind of chip."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from rramsim.cell import CellsConfig, DisturbConfig, FaultsConfig
+from rramsim.checks import InputError
+from rramsim.chip.converters import ConverterConfig
+from rramsim.chip.layout import MappingConfig
+from rramsim.circuit.wiring import WiresConfig
+
+__all__ = ["ChipConfig"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChipConfig:
+    """Everything that makes a kind of chip; a single chip is this and (seed, chip id).
+
+    Examples
+    --------
+    >>> from rramsim import CellsConfig, ChipConfig, WiresConfig
+    >>> config = ChipConfig(cells=CellsConfig(sigma=0.2), wires=WiresConfig(r_word=2.5, r_bit=2.5))
+    >>> config.mapping.tile_rows
+    128
+    """
+
+    mapping: MappingConfig = field(default_factory=MappingConfig)
+    converters: ConverterConfig = field(default_factory=ConverterConfig)
+    cells: CellsConfig = field(default_factory=CellsConfig)
+    faults: FaultsConfig = field(default_factory=FaultsConfig)
+    disturb: DisturbConfig = field(default_factory=DisturbConfig)
+    wires: WiresConfig | None = None
+    state_tolerance: float = 1e-3  # output error over full scale that makes a wired tile be solved again
+
+    def __post_init__(self) -> None:
+        if self.converters.adc_per_line and self.mapping.kind == "reference":
+            raise InputError("adc_per_line needs differential or sliced mapping, got reference")
+        for name in ("v_read", "t_read"):
+            read, stress = getattr(self.converters, name), getattr(self.disturb, name)
+            if self.disturb.enabled and read != stress:
+                raise InputError(
+                    f"disturb.{name} must equal converters.{name}, got {stress:g} and {read:g}; "
+                    "set both, the law is evaluated at the voltage and pulse of the reads"
+                )
+        if self.cells.iv_alpha and self.disturb.enabled and self.disturb.mode == "exact":
+            raise InputError("disturb.mode 'exact' needs linear cells (iv_alpha = 0); choose 'fast'")
+        if self.wires is not None and self.wires.alpha:
+            raise InputError(
+                f"wires.alpha must be 0 on a chip, got {self.wires.alpha:g} 1/V: the law of a chip's cells "
+                "is cells.iv_alpha"
+            )
+        if not self.state_tolerance >= 0.0:
+            raise InputError(f"state_tolerance must be >= 0, got {self.state_tolerance}")
