@@ -66,7 +66,9 @@ def test_python_blocks_run(path: Path, tmp_path: Path, monkeypatch: pytest.Monke
     """
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {"__name__": "__main__"}
-    blocks = re.findall(r"^(?:```python|<!-- setup)([^\n]*)\n(.*?)^(?:```|-->)", path.read_text("utf-8"), re.M | re.S)
+    blocks = re.findall(
+        r"^(?:```python|<!-- setup)([^\n]*)\n(.*?)^(?:```|-->)", path.read_text("utf-8"), re.M | re.S
+    )
     for info, code in blocks:
         if "no-run" not in info:
             exec(compile(code, relative(path), "exec"), names)
