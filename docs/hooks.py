@@ -23,7 +23,7 @@ def _settings(path: str) -> str:
     rows = describe(getattr(importlib.import_module(module), name))
     lines = ["| key | type | unit | default | range | meaning |", "|---|---|---|---|---|---|"]
     for row in rows:
-        cells = (f"`{row.key}`", row.type, row.unit, row.default, row.range, row.description)
+        cells = (f"`{row.key}`", row.type, row.unit, row.default, row.span, row.description)
         lines.append("| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines)
 

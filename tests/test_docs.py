@@ -1,4 +1,4 @@
-"""What documentation says of the code is true: names exist, blocks run, links lead somewhere, the site builds."""
+"""What documentation says of the code is true: names exist, blocks run, links lead on, the site builds."""
 
 from __future__ import annotations
 
