@@ -109,8 +109,8 @@ def row(network, data, args, law: str, mode: str, chip: int) -> dict:
             first = 256 * (index + 1) if mode == "maintain" else 0  # unlabelled images abound in service
             fresh = data["calibration"].images[first : first + 256]
             bench = caretaker.visit(write=mode.startswith("maintain"), images=fresh)
-            writes.append(bench.budget.cell_writes / bench.budget.n_cells)
-            vectors.append(bench.budget.vectors)
+            writes.append(bench.meter.cell_writes / bench.meter.n_cells)
+            vectors.append(bench.meter.vectors)
         after.append(
             accuracy(caretaker.deployment, split, 20 + index, args.images) if mode != "none" else before[-1]
         )

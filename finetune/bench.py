@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune.evidence.sensitivity import channel_weights
+from finetune.evidence.sensitivity import channel_sensitivity
 from finetune.meter import Budget, MeteredChip
 from rramsim.blackbox.gate import Gate
 from rramsim.blackbox.protocol import ChipProtocol, Tier
-from rramsim.checks import InputError, check_array
+from rramsim.checks import InputError
 from rramsim.host.deployment import Deployment
 from rramsim.network import Network
 from rramsim.streams import Cause, stream, text_key
@@ -45,8 +45,8 @@ class Bench:
         What the chip shall compute.
     teacher : Network
         Whose layer outputs are the targets; normally the same network in full precision.
-    images : ndarray, shape (n_images, c, h, w)
-        Calibration images.
+    images : ndarray, shape (n_images, *input_shape), or named arrays
+        Calibration inputs: images, tokens, series; of a network with several inputs, one array for each.
     labels : ndarray, shape (n_images,), optional
         Never needed; strategies that can use labels say so.
     budget : Budget
@@ -65,7 +65,7 @@ class Bench:
     ----------
     deployment : Deployment
         The digital state being tuned, on the gated chip.
-    budget : MeteredChip
+    meter : MeteredChip
         Counts and limits.
     history : list of dict
         Rows written by `record`.
@@ -76,7 +76,7 @@ class Bench:
         chip: ChipProtocol,
         network: Network,
         teacher: Network,
-        images: NDArray[Any],
+        images: Any,
         *,
         labels: NDArray[np.integer] | None = None,
         budget: Budget | None = None,
@@ -87,7 +87,7 @@ class Bench:
         shuffle_teacher: bool = False,
     ) -> None:
         limits = budget if budget is not None else Budget()
-        images = check_array(images, "calibration images", shape=(None, None, None, None), dtype=np.float32)
+        images = network.checked(images, "calibration images")
         if limits.images is not None:
             images = images[: limits.images]
             labels = None if labels is None else labels[: limits.images]
@@ -104,14 +104,15 @@ class Bench:
         self.images = images
         self.labels = labels
         self.seed = int(seed)
-        self.budget = MeteredChip(chip, limits)
-        self.deployment = Deployment(network, Gate(self.budget, tier))
+        self.meter = MeteredChip(chip, limits)
+        self._gate = Gate(self.meter, tier)
+        self.deployment = Deployment(network, self._gate)
         self.was_mapped = start_from is not None
         if start_from is not None:
             self.deployment.load_state_dict(start_from.state_dict())
         self._evaluate = evaluate
         self._teacher_values: dict[str, NDArray[np.float32]] = {}
-        self._channel_weights: dict[str, NDArray[np.float64]] = {}
+        self._channel_sensitivity: dict[str, NDArray[np.float64]] = {}
         self._order = self.rng("shuffled teacher").permutation(len(images)) if shuffle_teacher else None
         self.history: list[dict[str, Any]] = []
         self.checkpoints: list[Checkpoint] = []
@@ -124,23 +125,28 @@ class Bench:
         """A tensor of the teacher for the calibration images; digital, costs the chip nothing."""
         if name not in self._teacher_values:
             keep = {*self.teacher.mapped, self.teacher.output, name}
-            values: dict[str, Any] = {"input": self.images}
+            values: dict[str, Any] = self.teacher.feed(self.images)
             self.teacher.evaluate(values, self.teacher.output, keep=keep)
             if self._order is not None:
                 values = {key: value[self._order] for key, value in values.items()}
             self._teacher_values |= {key: values[key] for key in keep}
         return self._teacher_values[name]
 
-    def channel_weights(self, name: str) -> NDArray[np.float64]:
-        """`weighting.channel_weights` of a teacher's node on some images; digital, found once."""
-        if name not in self._channel_weights:
-            self._channel_weights[name] = channel_weights(self.teacher, self.images[:WEIGHT_IMAGES], name)
-        return self._channel_weights[name]
+    def channel_sensitivity(self, name: str) -> NDArray[np.float64]:
+        """Sensitivity of the loss to each channel of a teacher's node; digital, found once.
+
+        See `finetune.evidence.sensitivity.channel_sensitivity`.
+        """
+        if name not in self._channel_sensitivity:
+            self._channel_sensitivity[name] = channel_sensitivity(
+                self.teacher, self.images[:WEIGHT_IMAGES], name
+            )
+        return self._channel_sensitivity[name]
 
     def record(self, layer: str, step: str, **quantities: float) -> None:
         """Append a history row: numbers of a step, with the costs so far."""
         row = {"layer": layer, "step": step, **{key: float(value) for key, value in quantities.items()}}
-        self.history.append(row | {"vectors": self.budget.vectors, "cell_writes": self.budget.cell_writes})
+        self.history.append(row | {"vectors": self.meter.vectors, "cell_writes": self.meter.cell_writes})
 
     def checkpoint(self, label: str) -> None:
         """Evaluate on a fork: changes no bit of the tuned chip. A chip without forks evaluates in place."""
@@ -151,7 +157,7 @@ class Bench:
         value = self._evaluate(self.deployment.on(chip))
         self.checkpoints.append(
             Checkpoint(
-                label=label, value=value, vectors=self.budget.vectors, cell_writes=self.budget.cell_writes
+                label=label, value=value, vectors=self.meter.vectors, cell_writes=self.meter.cell_writes
             )
         )
 
@@ -170,7 +176,8 @@ class Bench:
         return {
             "chip": None if state is None else state(),
             "deployment": self.deployment.state_dict(),
-            "budget": self.budget.state_dict(),
+            "budget": self.meter.state_dict(),
+            "gate": self._gate.gate_state(),
             "history": [dict(row) for row in self.history],
             "checkpoints": [dict(vars(entry)) for entry in self.checkpoints],
         }
@@ -181,6 +188,7 @@ class Bench:
         if state["chip"] is not None and load is not None:
             load(state["chip"])
         self.deployment.load_state_dict(state["deployment"])
-        self.budget.load_state_dict(state["budget"])
+        self.meter.load_state_dict(state["budget"])
+        self._gate.load_gate_state(state["gate"])
         self.history = [dict(row) for row in state["history"]]
         self.checkpoints = [Checkpoint(**entry) for entry in state["checkpoints"]]

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from finetune.bench import Bench, Checkpoint, Evaluate
 from finetune.meter import Budget, BudgetSpent
-from finetune.strategies.composition import Composition, parse
+from finetune.strategies.composition import Composition, parse_strategy
 from rramsim.blackbox.protocol import ChipProtocol, Ledger, Tier
 from rramsim.checks import InputError
 from rramsim.host.deployment import Deployment
-from rramsim.network import Network
+from rramsim.network import Network, windows
 
 __all__ = ["TuneReport", "Tuner", "operations_per_vector", "tune"]
 
@@ -55,12 +55,12 @@ class TuneReport:
 
 def operations_per_vector(bench: Bench) -> float:
     """Multiply-accumulates of a vector, averaged over the vectors that one image sends to the chip."""
-    total = n_vectors = 0.0
-    for node in bench.network.mapped:
+    total, n_vectors, network = 0.0, 0.0, bench.network
+    for node in network.mapped:
         shape = bench.teacher_values(node).shape
         for layer in bench.deployment.layers_of(node):
             info = bench.deployment.chip.layers[layer]
-            n_positions = float(np.prod(shape[2:], dtype=np.int64))
+            n_positions = float(windows.vectors_per_example(network.node(node), shape))
             n_vectors += n_positions
             total += n_positions * info.n_rows * info.n_cols
     return total / n_vectors
@@ -77,7 +77,7 @@ class Tuner:
         chip: ChipProtocol,
         network: Network,
         teacher: Network,
-        calibration: NDArray[Any],
+        calibration: Any,
         *,
         strategy: str = "default",
         budget: Budget | None = None,
@@ -87,7 +87,7 @@ class Tuner:
         start_from: Deployment | None = None,
         shuffle_teacher: bool = False,
     ) -> None:
-        self.strategy: Composition = parse(strategy)
+        self.strategy: Composition = parse_strategy(strategy)
         self.strategy.check_chip(chip)
         self.bench = Bench(
             chip,
@@ -121,7 +121,7 @@ class Tuner:
         if not bench.was_mapped and not self.strategy.writes_itself:
             levels = [bench.deployment.nearest_levels(layer) for layer in bench.deployment.layers]
             prediction["cell_writes"] += float(sum(int((q != 0).sum()) for q in levels))
-        prediction["writes_per_cell"] = prediction["cell_writes"] / bench.budget.n_cells
+        prediction["writes_per_cell"] = prediction["cell_writes"] / bench.meter.n_cells
         operations = prediction["vectors"] * operations_per_vector(bench)
         flops = prediction.pop("flops", 0.0)
         prediction["seconds"] = (
@@ -145,7 +145,7 @@ class Tuner:
         try:
             if not self._started:
                 self._start()
-            self.bench.budget.check_time()
+            self.bench.meter.check_time()
             self.finished = self.strategy.advance(self.bench)
         except BudgetSpent as limit:
             self.stopped_by = str(limit)
@@ -163,11 +163,11 @@ class Tuner:
             deployment=bench.result(),
             finished=self.finished,
             stopped_by=self.stopped_by,
-            vectors=bench.budget.vectors,
-            cell_writes=bench.budget.cell_writes,
-            writes_per_cell=bench.budget.cell_writes / bench.budget.n_cells,
-            seconds=bench.budget.seconds,
-            ledger=bench.budget.ledger,
+            vectors=bench.meter.vectors,
+            cell_writes=bench.meter.cell_writes,
+            writes_per_cell=bench.meter.cell_writes / bench.meter.n_cells,
+            seconds=bench.meter.seconds,
+            ledger=bench.meter.ledger,
             digital_overhead=bench.deployment.digital_overhead(),
             planned=self.planned,
             history=bench.history,
@@ -195,7 +195,7 @@ class Tuner:
         """
         if not (state["started"] and (state["finished"] or state["stopped_by"])):
             raise InputError("the run to go on from is not at its end; finish it first")
-        shorter = parse(state["strategy"])
+        shorter = parse_strategy(state["strategy"])
         if not self.strategy.begins_with(shorter):
             raise InputError(f"strategy {self.strategy.text!r} does not begin with {shorter.text!r}")
         self.bench.load_state_dict(state["bench"])
@@ -217,14 +217,14 @@ class Tuner:
         self.stopped_by = str(state["stopped_by"])
         if not self.finished:
             self.strategy.restart(self.bench, state["progress"])
-            self.bench.budget.load_state_dict(state["bench"]["budget"])
+            self.bench.meter.load_state_dict(state["bench"]["budget"])
 
 
 def tune(
     chip: ChipProtocol,
     network: Network,
     teacher: Network,
-    calibration: NDArray[Any],
+    calibration: Any,
     *,
     strategy: str = "default",
     budget: Budget | None = None,
@@ -244,10 +244,11 @@ def tune(
         Simulated or real; reset, unless `start_from` is given.
     network, teacher : Network
         What runs on the chip, and whose layer outputs are the targets (often the same).
-    calibration : ndarray, shape (n_images, c, h, w)
-        Unlabelled images, normalised as the network wants them.
+    calibration : ndarray, shape (n_images, *input_shape), or named arrays
+        Unlabelled images normalised as the network wants them, tokens, series; of a network with several
+        inputs a mapping of name to array.
     strategy : str
-        Text or named scheme, see `finetune.strategies.composition.parse`.
+        Text or named scheme, see `finetune.strategies.composition.parse_strategy`.
     budget : Budget, optional
         Limits; a run stops within them and returns the state reached.
     seed : int

@@ -9,14 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.evidence.layer import Work
-from finetune.evidence.samples import Probes, Reading, Samples
+from finetune.evidence.samples import Probes, Samples, TileOutputs
 from rramsim.blackbox.mapping import reference_level
 from rramsim.blackbox.protocol import Datasheet, LayerInfo
 from rramsim.checks import InputError
 
 __all__ = [
     "Estimate",
-    "Spread",
+    "WriteSpread",
     "cell_factors",
     "cell_unit",
     "identify",
@@ -32,7 +32,7 @@ ROUNDING = 1.0 / 12.0  # variance of rounding to integer codes, in codes squared
 
 def cell_unit(work: Work) -> float:
     """Conductance [S] in which cells are counted: g_unit, or the window where a weight is sliced."""
-    sheet = work.bench.deployment.chip.datasheet
+    sheet = work.sheet
     return sheet.levels[-1] - sheet.levels[0] if sheet.mapping == "sliced" else work.info.g_unit
 
 
@@ -68,7 +68,7 @@ def noise_variance(work: Work, samples: Samples) -> NDArray[np.float64]:
 
 
 @dataclass
-class Spread:
+class WriteSpread:
     """What a write leaves around a level of conductance u: ``var = relative**2 u**2 + absolute**2``.
 
     Conductances are in units of `cell_unit`. Learnt by empirical Bayes, pooled over the layers tuned so
@@ -85,7 +85,7 @@ class Spread:
     scale: float = 1.0
 
     @classmethod
-    def unknown(cls, scale: float = 1.0) -> Spread:
+    def unknown(cls, scale: float = 1.0) -> WriteSpread:
         """Before any reading: spreads of 0.25 and 0.015, worth a column or two of evidence."""
         weights = np.array([50.0, 5000.0])
         return cls(np.diag(weights), weights * np.square([0.25, 0.015]), scale)
@@ -109,9 +109,9 @@ class Spread:
 
 
 def observe_spread(
-    spread: Spread,
+    spread: WriteSpread,
     samples: Samples,
-    reading: Reading,
+    reading: TileOutputs,
     conductance: NDArray[np.float64],
     noise: NDArray[np.float64],
 ) -> None:
@@ -124,7 +124,7 @@ def observe_spread(
     noise : ndarray, shape (n_cols,)
         Variance of one conversion.
     """
-    sheet, n_cells = samples.work.bench.deployment.chip.datasheet, conductance.shape[2]
+    sheet, n_cells = samples.work.sheet, conductance.shape[2]
     factors = cell_factors(sheet, n_cells)
     nominal = conductance @ factors
     if n_cells == 1:  # the reference line is subtracted
@@ -171,7 +171,7 @@ def identify_flops(info: LayerInfo, n_samples: int) -> float:
 
 def identify(
     samples: Samples | Probes,
-    reading: Reading,
+    reading: TileOutputs,
     prior: NDArray[np.float64],
     variance: NDArray[np.float64],
     noise: NDArray[np.float64],
@@ -232,30 +232,32 @@ def _offset(y: NDArray[Any], predicted: NDArray[Any], bad: NDArray[np.bool_]) ->
     return predicted + ((y - predicted) * good).sum(axis=0) / count
 
 
-def learn(work: Work, samples: Samples, reading: Reading, scale: float) -> tuple[Spread, NDArray[np.float64]]:
+def learn(
+    work: Work, samples: Samples, reading: TileOutputs, scale: float
+) -> tuple[WriteSpread, NDArray[np.float64]]:
     """Noise of this layer's conversions, and the spread of writes from all layers so far."""
     noise = noise_variance(work, samples)
     known = work.knowledge
-    if "spread_normal" in known:
-        spread = Spread(np.array(known["spread_normal"]), np.array(known["spread_rhs"]), scale)
+    if known.spread_rhs.size:
+        spread = WriteSpread(known.spread_normal.copy(), known.spread_rhs.copy(), scale)
     else:
-        spread = Spread.unknown(scale)
+        spread = WriteSpread.unknown(scale)
     observe_spread(spread, samples, reading, conductances(work), noise)
-    known["spread_normal"], known["spread_rhs"] = spread.normal.copy(), spread.rhs.copy()
+    known.spread_normal, known.spread_rhs = spread.normal.copy(), spread.rhs.copy()
     return spread, noise
 
 
 def conductances(work: Work) -> NDArray[np.float64]:
     """Nominal conductance of every cell, in units of `cell_unit`, shape (n_rows, n_cols, n_cells)."""
-    sheet = work.bench.deployment.chip.datasheet
+    sheet = work.sheet
     levels = work.host.levels
     if levels is None:
         raise InputError(f"layer {work.layer!r} was never written: identification needs its levels")
     return np.asarray(sheet.levels)[levels] / cell_unit(work)
 
 
-def weight_variance(work: Work, spread: Spread) -> NDArray[np.float64]:
+def weight_variance(work: Work, spread: WriteSpread) -> NDArray[np.float64]:
     """Variance of every weight after its cells were written, shape (n_rows, n_cols)."""
     g = conductances(work)
-    factors = cell_factors(work.bench.deployment.chip.datasheet, g.shape[2])
+    factors = cell_factors(work.sheet, g.shape[2])
     return (spread.of(g) * np.square(factors)).sum(axis=2)

@@ -11,7 +11,7 @@ from finetune.evidence.layer import Work
 from rramsim.blackbox.codes import adc_code_max, dac_codes
 from rramsim.blackbox.mapping import weights_from_levels
 
-__all__ = ["Probes", "Reading", "Samples", "probe_count", "sample_count", "take_samples"]
+__all__ = ["Probes", "Samples", "TileOutputs", "probe_count", "sample_count", "take_samples"]
 
 LEAST = 4096  # vectors at least (or all there are)
 PER_ROW = 12  # vectors per row of the layer
@@ -24,7 +24,7 @@ def sample_count(n_rows: int, n_vectors: int) -> int:
     return min(n_vectors, max(LEAST, PER_ROW * n_rows))
 
 
-class Reading:
+class TileOutputs:
     """Outputs of the sampled vectors, normalised and per row tile."""
 
     def __init__(self, tiles: NDArray[np.float32], saturated: NDArray[np.bool_]) -> None:
@@ -67,7 +67,7 @@ class Samples:
         self.x = raw - raw.mean(axis=0)
         n = len(self.picks)
         self.gram = (self.x.T @ self.x).astype(np.float64) / n
-        self.ideal = work.bench.deployment.weights(work.layer) / host.scale
+        self.ideal = work.weights / host.scale
         target = work.target[self.picks] / (host.scale * host.x_step).astype(np.float32)
         target -= target.mean(axis=0)
         if follow < 1.0:
@@ -83,7 +83,7 @@ class Samples:
         """Number of samples."""
         return len(self.picks)
 
-    def read(self) -> Reading:
+    def read(self) -> TileOutputs:
         """Outputs of the present state."""
         return _normalised(self.work, self.work.read(self.picks, per_tile=True))
 
@@ -97,17 +97,17 @@ class Samples:
 
     def stored(self) -> NDArray[np.float64]:
         """Weights that the written levels stand for (an unwritten layer is reset)."""
-        host, sheet, info = self.work.host, self.work.bench.deployment.chip.datasheet, self.work.info
+        host, sheet, info = self.work.host, self.work.sheet, self.work.info
         if host.levels is None:
             levels = np.zeros((info.n_rows, info.n_cols, info.cells_per_weight), dtype=np.int64)
             return weights_from_levels(levels, sheet.mapping, sheet.levels)
         return weights_from_levels(host.levels, sheet.mapping, sheet.levels)
 
 
-def _normalised(work: Work, reading: Any) -> Reading:
-    """Codes of `mvm` per tile, shape (n, n_row_tiles, n_cols), as a `Reading`."""
+def _normalised(work: Work, reading: Any) -> TileOutputs:
+    """Codes of `mvm` per tile, shape (n, n_row_tiles, n_cols), as a `TileOutputs`."""
     codes = np.ascontiguousarray(reading.codes.transpose(1, 0, 2)) * work.unit.astype(np.float32)
-    return Reading(codes, np.ascontiguousarray(reading.saturated.transpose(1, 0, 2)))
+    return TileOutputs(codes, np.ascontiguousarray(reading.saturated.transpose(1, 0, 2)))
 
 
 class Probes:
@@ -124,9 +124,9 @@ class Probes:
     """
 
     def __init__(self, work: Work, natural: Samples) -> None:
-        rng = work.bench.rng(f"probe {work.layer}")
+        rng = work.rng("probe")
         n_rows = work.info.n_rows
-        high = dac_codes(work.bench.deployment.chip.datasheet.dac_bits, work.host.signed)[1]
+        high = dac_codes(work.sheet.dac_bits, work.host.signed)[1]
         share = float(np.diag(natural.gram).mean()) / high**2
         share = float(np.clip(share, 1.0 / n_rows, 0.5))
         self.work = work
@@ -143,17 +143,16 @@ class Probes:
     def _amplitude(self, natural: Samples, pattern: NDArray[np.int64], high: int) -> int:
         """Largest code at which the written levels would leave room in the converters of every tile."""
         work, stored = self.work, natural.stored()
-        limit = FILLED * adc_code_max(work.bench.deployment.chip.datasheet.adc_bits) * work.unit
+        limit = FILLED * adc_code_max(work.sheet.adc_bits) * work.unit
         fullest = max(
             float((np.quantile(np.abs(pattern[:, a:b] @ stored[a:b]), 0.99, axis=0) / limit).max())
             for a, b in work.info.row_tiles
         )
         return int(np.clip(high / max(fullest * high, 1.0), 1, high))
 
-    def read(self) -> Reading:
+    def read(self) -> TileOutputs:
         """Outputs of the present state."""
-        chip = self.work.bench.deployment.chip
-        return _normalised(self.work, chip.mvm(self.work.layer, self.codes, per_tile=True))
+        return _normalised(self.work, self.work.probe(self.codes, per_tile=True))
 
 
 def probe_count(n_rows: int) -> int:
@@ -163,7 +162,7 @@ def probe_count(n_rows: int) -> int:
 
 def take_samples(work: Work, follow: float = 1.0, weights: str = "variance") -> Samples:
     """Samples of the usual number, made once per layer and pass."""
-    cached: Any = getattr(work, "samples", None)
+    cached = work.samples
     if cached is None or cached[0] != (follow, weights):
         n = sample_count(work.info.n_rows, len(work.codes))
         cached = ((follow, weights), Samples(work, n, follow, weights))

@@ -89,9 +89,9 @@ class Optimizer:
         losses = np.asarray(losses, dtype=np.float64)
         if losses.ndim == 1:
             losses = losses[:, None]
-        if losses.ndim != 2 or losses.shape[1] != self.n_blocks or losses.shape[0] != self._n_points:
+        if losses.ndim != 2 or losses.shape[1] != self.n_blocks or losses.shape[0] != self.n_points:
             raise InputError(
-                f"losses must have shape ({self._n_points}, {self.n_blocks}), got {losses.shape}; "
+                f"losses must have shape ({self.n_points}, {self.n_blocks}), got {losses.shape}; "
                 "tell answers the points of the last ask"
             )
         if not np.isfinite(losses).all():
@@ -103,8 +103,13 @@ class Optimizer:
         self.step += 1
 
     @property
-    def _n_points(self) -> int:
-        raise TypeError(f"{type(self).__name__} must define _n_points")
+    def n_points(self) -> int:
+        """Points that the present round measures, what `ask` returns."""
+        raise TypeError(f"{type(self).__name__} must define n_points")
+
+    def points_in(self, n_rounds: int) -> int:
+        """Points that the next `n_rounds` rounds measure in all; for plans."""
+        return n_rounds * self.n_points
 
     def _offsets(self) -> NDArray[np.float64]:
         """Points relative to x in units of `scale`, shape (n_points, n)."""

@@ -58,7 +58,8 @@ class Coordinate(Optimizer):
         self._sweep = max(len(m) for m in self._members)  # coordinates of the largest block
 
     @property
-    def _n_points(self) -> int:
+    def n_points(self) -> int:
+        """A pair for each coordinate, and the present estimate where curvature is measured."""
         return 2 * self.n_coordinates + self.curvature
 
     def _chosen(self) -> list[NDArray[np.int64]]:
@@ -76,7 +77,7 @@ class Coordinate(Optimizer):
         return groups
 
     def _offsets(self) -> NDArray[np.float64]:
-        offsets = np.zeros((self._n_points, self.n))
+        offsets = np.zeros((self.n_points, self.n))
         for k, chosen in enumerate(self._chosen()):
             offsets[2 * k, chosen], offsets[2 * k + 1, chosen] = self.perturbation, -self.perturbation
         return offsets

@@ -70,7 +70,8 @@ class Evolution(Optimizer):
         self._points = np.stack([self._engine.ask() for _ in range(self._engine.population_size)])
 
     @property
-    def _n_points(self) -> int:
+    def n_points(self) -> int:
+        """The population."""
         return len(self._points)
 
     def ask(self) -> NDArray[np.float64]:
@@ -96,7 +97,7 @@ class Evolution(Optimizer):
         self._draw()
 
     def state_dict(self) -> dict[str, Any]:
-        told = np.stack(self._told) if self._told else np.zeros((0, self._n_points))
+        told = np.stack(self._told) if self._told else np.zeros((0, self.n_points))
         return super().state_dict() | {"told": told}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

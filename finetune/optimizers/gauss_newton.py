@@ -62,7 +62,8 @@ class GaussNewton(Optimizer):
         self.best_loss = np.inf
 
     @property
-    def _n_points(self) -> int:
+    def n_points(self) -> int:
+        """The present estimate, and a pair for each direction."""
         return 2 * self.n_directions + 1
 
     def span(self) -> NDArray[np.float64]:
@@ -98,10 +99,8 @@ class GaussNewton(Optimizer):
         """
         outputs = np.asarray(outputs, dtype=np.float64)
         target = np.asarray(target, dtype=np.float64)
-        if outputs.shape != (self._n_points, target.size):
-            raise InputError(
-                f"outputs must have shape ({self._n_points}, {target.size}), got {outputs.shape}"
-            )
+        if outputs.shape != (self.n_points, target.size):
+            raise InputError(f"outputs must have shape ({self.n_points}, {target.size}), got {outputs.shape}")
         residual = target - outputs[0]
         loss = float(residual @ residual / target.size)
         if loss > self.best_loss + self.floor * error:

@@ -57,7 +57,8 @@ class Spsa(Optimizer):
         self.rule = rule if rule is not None else Rule()
 
     @property
-    def _n_points(self) -> int:
+    def n_points(self) -> int:
+        """A pair for each direction."""
         return 2 * self.n_directions
 
     def _signs(self) -> NDArray[np.float64]:
@@ -65,7 +66,7 @@ class Spsa(Optimizer):
 
     def _offsets(self) -> NDArray[np.float64]:
         u = self.perturbation * self._signs()
-        return np.stack([u, -u], axis=1).reshape(self._n_points, self.n)
+        return np.stack([u, -u], axis=1).reshape(self.n_points, self.n)
 
     def estimate(
         self, losses: NDArray[np.float64], floor: NDArray[np.float64]
@@ -123,8 +124,14 @@ class VarianceReduced(Optimizer):
         return self.step % (self.period + 1) == 0
 
     @property
-    def _n_points(self) -> int:
+    def n_points(self) -> int:
+        """Pairs along `n_anchor` directions, or one pair here and one at the anchor."""
         return 2 * self.n_anchor if self._anchoring else 4
+
+    def points_in(self, n_rounds: int) -> int:
+        """Every `period` + 1 rounds the anchor is measured anew."""
+        n_anchors = sum((self.step + k) % (self.period + 1) == 0 for k in range(n_rounds))
+        return n_anchors * 2 * self.n_anchor + (n_rounds - n_anchors) * 4
 
     def _offsets(self) -> NDArray[np.float64]:
         c = self.perturbation
@@ -197,7 +204,8 @@ class RandomLine(Optimizer):
         self.directions = Directions(self.n, kind, seed=seed, keys=keys)
 
     @property
-    def _n_points(self) -> int:
+    def n_points(self) -> int:
+        """The present estimate and a pair."""
         return 3
 
     def _offsets(self) -> NDArray[np.float64]:

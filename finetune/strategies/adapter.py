@@ -50,7 +50,7 @@ class Adapter(LayerStep):
         flops = 2.0 * n * k * (k + 2 * m) + 2.0 * k**3 + 10.0 * k * m * min(k, m)
         return {"vectors": 0.0, "cell_writes": 0.0, "flops": flops}
 
-    def tune_layer(self, bench: Bench, work: Work) -> None:
+    def tune_layer(self, work: Work) -> None:
         """Fit on the residual after gain and offset."""
         host = work.host
         rank = min(self.rank, work.info.n_rows, work.info.n_cols)
@@ -59,7 +59,7 @@ class Adapter(LayerStep):
         host.down = host.up = None
         picks = work.sample(MAX_VECTORS)
         codes = work.full_reading()[0][picks]
-        residual = work.target[picks] - bench.deployment.finish(work.layer, work.codes[picks], codes)
+        residual = work.target[picks] - work.finish(work.codes[picks], codes)
         shift = residual.mean(axis=0)
         x = work.codes[picks].astype(np.float32)
         mean_x = x.mean(axis=0)
@@ -77,4 +77,4 @@ class Adapter(LayerStep):
         host.down, host.up = down / host.x_step, up
         host.offset = host.offset + shift - mean_x.astype(np.float64) @ down @ up
         left = float(np.square(s[rank:]).sum() / max(np.square(s).sum(), 1e-30))
-        bench.record(work.layer, self.name, rank=rank, unexplained=left)
+        work.record(self.name, rank=rank, unexplained=left)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from finetune.bench import Bench
 from finetune.evidence.layer import Work
 from finetune.strategies.base import LayerStep, register
 from rramsim.checks import InputError
@@ -37,7 +36,7 @@ class Affine(LayerStep):
         self.ridge = ridge
         self.min_share = min_share
 
-    def tune_layer(self, bench: Bench, work: Work) -> None:
+    def tune_layer(self, work: Work) -> None:
         """Fit on vectors spread over the calibration images."""
         picks = work.sample(FIT_VECTORS)
         codes, saturated = (part[picks] for part in work.full_reading())
@@ -60,8 +59,7 @@ class Affine(LayerStep):
         host.offset = mean_z - host.gain * mean_y
         residual = np.square(dz - host.gain * dy).sum(axis=0)
         spread = np.square(dz).sum(axis=0)
-        bench.record(
-            work.layer,
+        work.record(
             self.name,
             error=float(np.mean(residual / np.maximum(spread, 1e-30))),
             saturated=float(saturated.mean()),
@@ -79,7 +77,7 @@ class BatchNorm(LayerStep):
 
     name = "batch_norm"
 
-    def tune_layer(self, bench: Bench, work: Work) -> None:
+    def tune_layer(self, work: Work) -> None:
         """Match two moments on every vector of the calibration images."""
         if work.is_output:
             return
@@ -90,4 +88,4 @@ class BatchNorm(LayerStep):
         alive = std_y > 1e-3 * host.unit
         host.gain = np.where(alive, std_z / np.where(alive, std_y, 1.0), 0.0)
         host.offset = work.target.mean(axis=0, dtype=np.float64) - host.gain * y.mean(axis=0)
-        bench.record(work.layer, self.name, gain_spread=float(host.gain.std()))
+        work.record(self.name, gain_spread=float(host.gain.std()))

@@ -84,7 +84,7 @@ class LayerStep:
         """Predicted costs of one layer, as of `Strategy.plan`; the pass's own full read is not counted."""
         return {"vectors": 0.0, "cell_writes": 0.0}
 
-    def tune_layer(self, bench: Bench, work: Work) -> None:
+    def tune_layer(self, work: Work) -> None:
         """Tune the layer that `work` is about."""
         raise TypeError(f"{type(self).__name__} must define tune_layer()")
 

@@ -8,18 +8,18 @@ import itertools
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from finetune.bench import Bench
-from finetune.evidence.layer import Work
+from finetune.evidence.layer import Knowledge, Work
 from finetune.meter import BudgetSpent
 from finetune.strategies.base import COMPONENTS, LayerStep, Strategy, first_writes
 from rramsim.blackbox.protocol import ChipProtocol
 from rramsim.checks import InputError, nearest_name
-from rramsim.host.deployment import Trace
+from rramsim.host.trace import Trace
+from rramsim.network import windows
 
-__all__ = ["SCHEMES", "Composition", "LayerPass", "parse"]
+__all__ = ["SCHEMES", "Composition", "LayerPass", "parse_strategy"]
 
 SCHEMES: dict[str, str] = {}  # named strategies: name to text
 
@@ -31,10 +31,10 @@ class LayerPass(Strategy):
 
     def __init__(self, steps: list[LayerStep]) -> None:
         self.steps = steps
-        self._done: dict[str, list[NDArray[np.float32]]] = {}  # pre-activations per finished node
+        self._done: dict[str, list[NDArray[Any]]] = {}  # ADC codes of each finished node's layers
         self._next = 0
         self._trace: Trace | None = None
-        self._knowledge: dict[str, Any] = {}
+        self._knowledge = Knowledge()
 
     def check_chip(self, chip: ChipProtocol) -> None:
         """Ask every step."""
@@ -46,7 +46,7 @@ class LayerPass(Strategy):
         total = {"vectors": 0.0, "cell_writes": 0.0}
         for node in bench.network.mapped:
             shape = bench.teacher_values(node).shape
-            n_vectors = int(np.prod(shape)) // shape[1]
+            n_vectors = shape[0] * windows.vectors_per_example(bench.network.node(node), shape)
             for layer in bench.deployment.layers_of(node):
                 plans = [step.plan_layer(bench, layer, n_vectors) for step in self.steps]
                 writes = [plan.get("cell_writes", 0.0) > 0.0 for plan in plans]
@@ -63,56 +63,56 @@ class LayerPass(Strategy):
         self._trace = bench.deployment.trace(bench.images)
         self._done, self._next = {}, 0
         if any(step.from_reset for step in self.steps) and not bench.was_mapped:
-            bench.budget.reserved_cells = sum(first_writes(bench, layer) for layer in bench.deployment.layers)
+            bench.meter.reserved_cells = sum(first_writes(bench, layer) for layer in bench.deployment.layers)
 
     def advance(self, bench: Bench) -> bool:
         """Tune the next node's layers; True after the last."""
         assert self._trace is not None
         nodes = bench.network.mapped
         node = nodes[self._next]
-        columns = []
+        readings = []
         try:
             for layer in bench.deployment.layers_of(node):
                 if bench.deployment.layers[layer].levels is None:
-                    kept = bench.budget.reserved_cells - first_writes(bench, layer)
-                    bench.budget.reserved_cells = max(kept, 0)
+                    kept = bench.meter.reserved_cells - first_writes(bench, layer)
+                    bench.meter.reserved_cells = max(kept, 0)
                 work = Work(bench, self._trace, layer, self._knowledge)
                 for step in self.steps:
-                    step.tune_layer(bench, work)
-                columns.append(work.outputs())
+                    step.tune_layer(work)
+                readings.append(work.full_reading()[0])
         except BudgetSpent:
             self._write_rest(bench)
             raise
-        self._trace.put(node, columns)
-        self._done[node] = columns
+        self._trace.answer(node, readings)
+        self._done[node] = readings
         self._next += 1
         bench.checkpoint(node)
         return self._next == len(nodes)
 
     def _write_rest(self, bench: Bench) -> None:
         """Give layers that nothing was written to their plain mapping, as far as the budget goes."""
-        bench.budget.reserved_cells = 0
+        bench.meter.reserved_cells = 0
         for layer, host in bench.deployment.layers.items():
-            if host.levels is None and first_writes(bench, layer) <= bench.budget.cells_left:
+            if host.levels is None and first_writes(bench, layer) <= bench.meter.cells_left:
                 bench.deployment.write(layer, bench.deployment.nearest_levels(layer))
 
     def state_dict(self) -> dict[str, Any]:
-        """Finished pre-activations, position, what steps have learnt."""
+        """Readings of finished nodes, position, what steps have learnt."""
         return {
-            "done": {node: [c.copy() for c in columns] for node, columns in self._done.items()},
+            "done": {node: [codes.copy() for codes in readings] for node, readings in self._done.items()},
             "next": self._next,
-            "knowledge": {key: np.array(value) for key, value in self._knowledge.items()},
+            "knowledge": self._knowledge.state_dict(),
             "steps": [step.state_dict() for step in self.steps],
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Put finished pre-activations back, so that no layer is read again."""
+        """Answer for finished nodes with what was read, so that no layer is read again."""
         assert self._trace is not None
-        self._done = {node: list(columns) for node, columns in state["done"].items()}
-        for node, columns in self._done.items():
-            self._trace.put(node, columns)
+        self._done = {node: list(readings) for node, readings in state["done"].items()}
+        for node, readings in self._done.items():
+            self._trace.answer(node, readings)
         self._next = int(state["next"])
-        self._knowledge = {key: np.array(value) for key, value in state["knowledge"].items()}
+        self._knowledge = Knowledge.from_state(state["knowledge"])
         for step, entry in zip(self.steps, state["steps"], strict=True):
             step.load_state_dict(entry)
 
@@ -191,7 +191,7 @@ class Composition(Strategy):
         self.load_state_dict(state)
 
 
-def parse(text: str) -> Composition:
+def parse_strategy(text: str) -> Composition:
     """A strategy from its text or the name of a scheme.
 
     Raises

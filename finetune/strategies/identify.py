@@ -45,7 +45,7 @@ class Identify(LayerStep):
         n_samples = sample_count(info.n_rows, n_vectors)
         return {"vectors": float(n_read), "cell_writes": 0.0, "flops": identify_flops(info, n_samples)}
 
-    def tune_layer(self, bench: Bench, work: Work) -> None:
+    def tune_layer(self, work: Work) -> None:
         """One identification of the present state."""
         samples = take_samples(work)
         reading = samples.read()
@@ -54,8 +54,7 @@ class Identify(LayerStep):
         reading = inputs.read() if self.probe else reading
         estimate = identify(inputs, reading, nominal, weight_variance(work, spread), noise)
         relative, absolute = spread.variances
-        bench.record(
-            work.layer,
+        work.record(
             self.name,
             determined=float(estimate.determined.mean()),
             sigma_relative=float(np.sqrt(relative)),

@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 
 from finetune.bench import Bench
 from finetune.evidence.layer import Work
-from finetune.optimizers import make_optimizer
+from finetune.optimizers import Optimizer, make_optimizer
 from finetune.strategies.base import LayerStep, register
-from finetune.strategies.zeroth_order import column_spread
 from rramsim.blackbox.protocol import Reading
 from rramsim.checks import InputError, nearest_name
 from rramsim.streams import text_key
@@ -90,17 +89,25 @@ class LocalZerothOrder(LayerStep):
 
     def plan_layer(self, bench: Bench, layer: str, n_vectors: int) -> dict[str, float]:
         """Predicted costs."""
-        points = 3 if self.method == "line" else 2
-        first = min(1000, n_vectors)
-        return {"vectors": float(first + points * self.rounds * min(self.vectors, n_vectors))}
+        n_cols = bench.deployment.chip.layers[layer].n_cols
+        points = self._optimizer(n_cols, 2 + self.rank, bench.seed, layer).points_in(self.rounds)
+        return {"vectors": float(min(1000, n_vectors) + points * min(self.vectors, n_vectors))}
 
-    def tune_layer(self, bench: Bench, work: Work) -> None:
+    def _optimizer(self, n_cols: int, n_entries: int, seed: int, layer: str) -> Optimizer:
+        """At 0, with `n_entries` numbers for each column, which is a block of its own."""
+        settings: dict[str, Any] = {"perturbation": self.perturbation}
+        if self.method != "line":
+            settings |= {"rule": self.rule, "rate": self.rate}
+        blocks = np.repeat(np.arange(n_cols), n_entries)
+        return make_optimizer(
+            self.method, np.zeros(blocks.size), blocks=blocks, seed=seed, keys=(text_key(layer),), **settings
+        )
+
+    def tune_layer(self, work: Work) -> None:
         """Tune the layer that `work` is about."""
         layer, codes, target = work.layer, work.codes, work.target
-        deployment = bench.deployment
-        host = deployment.layers[layer]
-        rng = bench.rng(f"zo.local {layer}")
-        spread, n_cols = column_spread(bench, layer), host.gain.size
+        host, rng = work.host, work.rng("zo.local")
+        spread, n_cols = work.column_spread, host.gain.size
         gain, offset = host.gain.copy(), host.offset.copy()
         size = target.std(axis=0).astype(np.float64) + 1e-30
         n_inner = 0
@@ -111,8 +118,7 @@ class LocalZerothOrder(LayerStep):
             n_inner = directions.shape[1]
             # x = codes * x_step, so down is divided by the step once
             host.down = directions / host.x_step
-        some = codes[_subset(len(codes), 1000, rng)]
-        first = gain * host.unit * deployment.chip.mvm(layer, some).codes.mean(axis=0)
+        first = gain * host.unit * work.read(_subset(len(codes), 1000, rng)).codes.mean(axis=0)
 
         def apply(theta: NDArray[np.float64]) -> None:
             """Entries (n_cols, 2 + n_inner): gain, offset, adapter, each in standard deviations of output."""
@@ -125,36 +131,24 @@ class LocalZerothOrder(LayerStep):
                 host.up = entries[:, 2:].T.copy()
                 host.offset = host.offset - entries[:, 2:] @ middle
 
-        settings: dict[str, Any] = {"perturbation": self.perturbation}
-        if self.method != "line":
-            settings |= {"rule": self.rule, "rate": self.rate}
-        optimizer = make_optimizer(
-            self.method,
-            np.zeros(n_cols * (2 + n_inner)),
-            blocks=np.repeat(np.arange(n_cols), 2 + n_inner),
-            seed=bench.seed,
-            keys=(text_key(layer),),
-            **settings,
-        )
+        optimizer = self._optimizer(n_cols, 2 + n_inner, work.seed, layer)
         variance = np.square(spread)
         loss = np.zeros(n_cols)
         try:
             for index in range(self.rounds):
                 chosen = _subset(len(codes), self.vectors, rng)
-                inputs, wanted = codes[chosen], target[chosen]
-                losses = []
+                wanted, losses = target[chosen], []
                 for point in optimizer.ask():
                     apply(point)
-                    got = deployment.finish(layer, inputs, deployment.chip.mvm(layer, inputs).codes)
+                    got = work.finish(codes[chosen], work.read(chosen).codes)
                     losses.append(np.square(got - wanted).mean(axis=0, dtype=np.float64) / variance)
                 loss = losses[0]
                 if index == 0:
-                    bench.record(layer, "zo.local", loss=float(loss.mean()))
+                    work.record("zo.local", loss=float(loss.mean()))
                 optimizer.tell(np.stack(losses))
         finally:
-            work.void()
             apply(optimizer.x)  # never leave a test point behind, not even when the budget ends
-        bench.record(layer, "zo.local", loss=float(loss.mean()))
+        work.record("zo.local", loss=float(loss.mean()))
 
 
 @register("zo.range")
@@ -189,21 +183,18 @@ class LocalRange(LayerStep):
         """Predicted costs."""
         return {"vectors": float(3 * self.rounds * min(self.vectors, n_vectors))}
 
-    def tune_layer(self, bench: Bench, work: Work) -> None:
+    def tune_layer(self, work: Work) -> None:
         """Tune the layer that `work` is about."""
-        layer, codes, host = work.layer, work.codes, work.host
-        chip = bench.deployment.chip
-        rng = bench.rng(f"zo.range {layer}")
-        weight = np.square(column_spread(bench, layer))
+        codes, host, rng = work.codes, work.host, work.rng("zo.range")
+        weight = np.square(work.column_spread)
         weight = weight > 1e-6 * weight.max()
         optimizer = make_optimizer(
-            "line", np.zeros(1), perturbation=self.perturbation, reach=2.0, kind="rademacher", seed=bench.seed
+            "line", np.zeros(1), perturbation=self.perturbation, reach=2.0, kind="rademacher", seed=work.seed
         )
         unit, full_scale = host.unit.copy(), host.output_range
 
         def apply(log_factor: float) -> None:
-            host.output_range, host.unit = full_scale * float(np.exp(log_factor)), unit * np.exp(log_factor)
-            chip.configure(layer, output_range=host.output_range)
+            work.set_output_range(full_scale * float(np.exp(log_factor)), unit * np.exp(log_factor))
 
         tried: dict[float, list[float]] = {}
         best = 0.0
@@ -218,15 +209,14 @@ class LocalRange(LayerStep):
                 points = optimizer.ask()[:, 0]
                 for point in points:
                     apply(float(point))
-                    left = _left_by_affine(chip.mvm(layer, codes[chosen]), target)
+                    left = _left_by_affine(work.read(chosen), target)
                     losses.append(float(left[weight].mean()))
                     tried.setdefault(round(float(point), 6), []).append(losses[-1])
                 optimizer.tell(np.array(losses))
                 best = min(tried, key=lambda point: float(np.mean(tried[point])))
         finally:
-            work.void()
             apply(best)
-        bench.record(layer, "zo.range", loss=float(np.mean(tried[best])), log_factor=best)
+        work.record("zo.range", loss=float(np.mean(tried[best])), log_factor=best)
 
 
 def _left_by_affine(reading: Reading, target: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -271,23 +261,21 @@ class LocalLevels(LayerStep):
         writes = 1.5 * self.trials * bench.deployment.layers[layer].gain.size
         return {"vectors": (1.0 + 2.0 * self.trials) * min(self.vectors, n_vectors), "cell_writes": writes}
 
-    def tune_layer(self, bench: Bench, work: Work) -> None:
+    def tune_layer(self, work: Work) -> None:
         """Tune the layer that `work` is about."""
-        layer, codes, target = work.layer, work.codes, work.target
-        deployment = bench.deployment
-        host = deployment.layers[layer]
+        layer, codes, target, host = work.layer, work.codes, work.target, work.host
         if host.levels is None:
             raise InputError(f"zo.levels: layer {layer!r} was never written; begin with a mapped chip")
-        rng = bench.rng(f"zo.levels {layer}")
+        rng = work.rng("zo.levels")
         chosen = _subset(len(codes), self.vectors, rng)
         inputs, wanted = codes[chosen], target[chosen]
         energy = np.square(inputs.astype(np.float64)).mean(axis=0)
         n_rows, n_cols, n_cells = host.levels.shape
-        top = deployment.chip.datasheet.n_levels - 1
+        top = work.sheet.n_levels - 1
         columns = np.arange(n_cols)
 
         def errors() -> NDArray[np.float32]:
-            got = deployment.finish(layer, inputs, deployment.chip.mvm(layer, inputs).codes)
+            got = work.finish(inputs, work.read(chosen).codes)
             return np.square(got - wanted)
 
         present = errors()
@@ -311,4 +299,4 @@ class LocalLevels(LayerStep):
                 present = errors()
             else:
                 present = after
-        bench.record(layer, "zo.levels", before=start, after=float(present.mean()))
+        work.record("zo.levels", before=start, after=float(present.mean()))

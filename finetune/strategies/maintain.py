@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from finetune.bench import Bench
 from finetune.evidence.belief import CellBelief, choose_writes, observe, programming_variance
 from finetune.evidence.layer import Work
-from finetune.evidence.sensitivity import channel_weights
 from finetune.strategies.base import LayerStep, register
 from rramsim.blackbox.codes import adc_code_max, dac_codes
 from rramsim.blackbox.protocol import ChipProtocol
@@ -27,7 +26,6 @@ from rramsim.checks import InputError
 
 __all__ = ["Maintain"]
 
-WEIGHT_IMAGES = 32  # teacher images for the weights of output channels
 PER_ROW = 12  # vectors per row of a layer that identification uses, at least LEAST
 LEAST = 4096
 
@@ -89,7 +87,7 @@ class Maintain(LayerStep):
         self.price, self.limit, self.passes, self.sigma = price, limit, passes, sigma
         self.uniform = uniform
         self.beliefs: dict[str, CellBelief] = {}
-        self.weights: dict[str, NDArray[np.float64]] = {}  # of the teacher, found once
+        self.weights: dict[str, NDArray[np.float64]] = {}  # columns' sensitivity, found once
         self.n_written = 0
 
     def check_chip(self, chip: ChipProtocol) -> None:
@@ -108,7 +106,7 @@ class Maintain(LayerStep):
 
     # -- one layer ------------------------------------------------------------------------------
 
-    def tune_layer(self, bench: Bench, work: Work) -> None:
+    def tune_layer(self, work: Work) -> None:
         """Visit the layer that `work` is about."""
         host = work.host
         if host.levels is None:
@@ -117,14 +115,16 @@ class Maintain(LayerStep):
         x = work.codes[picks].astype(np.float32)
         x_mean = x.mean(axis=0)
         hessian = (x - x_mean).T @ (x - x_mean) / np.float32(len(x))
-        noise = self._noise(bench, work)
+        noise = self._noise(work)
 
         y = self._read(work, picks)
-        belief = self._forecast(bench, work, x, y, noise)
+        belief = self._forecast(work, x, y, noise)
         observe(belief, x, y, noise)
-        weight = self._column_weight(bench, work)
+        if work.layer not in self.weights:
+            self.weights[work.layer] = work.sensitivity
+        weight = self.weights[work.layer]
         n_cells = work.info.n_cells
-        total = bench.budget.n_cells
+        total = work.chip_cells
         left = int(self.limit * n_cells)
         written = 0
         start = error = 0.0
@@ -139,7 +139,7 @@ class Maintain(LayerStep):
                 start = error
                 least = self.price * start * n_cells / total / max(n_cells, 1)
             slope = (x - x_mean).T @ residual / np.float32(len(x))
-            limit = int(min(-(-left // 2), bench.budget.cells_left))
+            limit = int(min(-(-left // 2), work.cells_left))
             proposal = choose_writes(
                 belief,
                 host.levels,
@@ -159,11 +159,11 @@ class Maintain(LayerStep):
             written += n
         self.beliefs[work.layer] = belief
         self.n_written += written
-        bench.record(work.layer, self.name, before=start, after=error, written=written, cells=n_cells)
+        work.record(self.name, before=start, after=error, written=written, cells=n_cells)
 
-    def _noise(self, bench: Bench, work: Work) -> float:
+    def _noise(self, work: Work) -> float:
         """Variance of a normalised output: rounding and noise of each row tile's conversion."""
-        sheet = bench.deployment.chip.datasheet
+        sheet = work.sheet
         lsb = sheet.adc_noise * adc_code_max(sheet.adc_bits) / adc_code_max(8)
         return float((1.0 / 12.0 + lsb**2) * len(work.info.row_tiles) * np.square(work.unit).mean())
 
@@ -171,22 +171,22 @@ class Maintain(LayerStep):
         """Normalised outputs of the picked vectors."""
         return (work.read(picks).codes * work.unit).astype(np.float32)
 
-    def _activity(self, bench: Bench, work: Work, x: NDArray[np.float32]) -> NDArray[np.float64]:
+    def _activity(self, work: Work, x: NDArray[np.float32]) -> NDArray[np.float64]:
         if self.uniform:
             return np.ones(x.shape[1])
-        high = dac_codes(bench.deployment.chip.datasheet.dac_bits, work.host.signed)[1]
+        high = dac_codes(work.sheet.dac_bits, work.host.signed)[1]
         return np.abs(x).mean(axis=0).astype(np.float64) / high
 
     def _forecast(
-        self, bench: Bench, work: Work, x: NDArray[np.float32], y: NDArray[np.float32], noise: float
+        self, work: Work, x: NDArray[np.float32], y: NDArray[np.float32], noise: float
     ) -> CellBelief:
         """The remembered belief carried forward, or one from the written levels."""
         belief = self.beliefs.get(work.layer)
         if belief is None:
-            belief = self._first_belief(bench, work, x, y, noise)
+            belief = self._first_belief(work, x, y, noise)
         if self.rate == 0.0:
             return belief
-        activity = self._activity(bench, work, x)
+        activity = self._activity(work, x)
         ahead = replace(belief)
         ahead.drift(self.rate, activity, self.spread, self.rising)
         effect = x @ (ahead.weights - belief.weights).astype(np.float32)
@@ -199,10 +199,10 @@ class Maintain(LayerStep):
         return belief
 
     def _first_belief(
-        self, bench: Bench, work: Work, x: NDArray[np.float32], y: NDArray[np.float32], noise: float
+        self, work: Work, x: NDArray[np.float32], y: NDArray[np.float32], noise: float
     ) -> CellBelief:
         """From the written levels; relative and absolute programming errors from the columns' residuals."""
-        sheet, levels = bench.deployment.chip.datasheet, work.host.levels
+        sheet, levels = work.sheet, work.host.levels
         assert levels is not None
         window = np.asarray(sheet.levels)
         means = (window - window[0]) / (window[-1] - window[0])
@@ -240,14 +240,6 @@ class Maintain(LayerStep):
         gain = (centred * z).sum(axis=0) / np.maximum(power, 1e-300)
         gain = np.clip(gain, 0.5 * nominal, 3.0 * nominal)
         return (z / gain).astype(np.float32), gain
-
-    def _column_weight(self, bench: Bench, work: Work) -> NDArray[np.float64]:
-        """Distillation loss per squared error of each column's pre-activation."""
-        node = work.host.node
-        if node not in self.weights:
-            self.weights[node] = channel_weights(bench.teacher, bench.images[:WEIGHT_IMAGES], node)
-        n_cols = work.info.n_cols
-        return self.weights[node][work.host.group * n_cols : (work.host.group + 1) * n_cols]
 
     # -- state ----------------------------------------------------------------------------------
 

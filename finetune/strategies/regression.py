@@ -44,9 +44,9 @@ class OpenLoop(LayerStep):
         """One programming, no read."""
         return {"vectors": 0.0, "cell_writes": 1.06 * first_writes(bench, layer)}
 
-    def tune_layer(self, bench: Bench, work: Work) -> None:
+    def tune_layer(self, work: Work) -> None:
         """Fit, round, write."""
-        samples, sheet = take_samples(work), bench.deployment.chip.datasheet
+        samples, sheet = take_samples(work), work.sheet
         energy = max(float(np.diag(samples.gram).mean()), 1e-12)
         damped = samples.gram + self.ridge * energy * np.eye(work.info.n_rows)
         slope = samples.slope(samples.target) - samples.gram @ samples.ideal
@@ -94,11 +94,11 @@ class ClosedLoop(LayerStep):
             "cell_writes": 0.8 * self.rounds * first_writes(bench, layer),
         }
 
-    def tune_layer(self, bench: Bench, work: Work) -> None:
+    def tune_layer(self, work: Work) -> None:
         """All rounds of one layer."""
-        samples, sheet = take_samples(work), bench.deployment.chip.datasheet
+        samples, sheet = take_samples(work), work.sheet
         if work.host.levels is None:
-            work.write(bench.deployment.nearest_levels(work.layer))
+            work.write(work.nearest_levels)
         energy = max(float(np.diag(samples.gram).mean()), 1e-12)
         damped = samples.gram + self.ridge * energy * np.eye(work.info.n_rows)
         table = representable(sheet, work.info.cells_per_weight)
@@ -113,5 +113,5 @@ class ClosedLoop(LayerStep):
             mask = (levels != work.host.levels) & (step != 0.0)[:, :, None]
             if not mask.any():
                 break
-            work.write(levels, mask & work.bench.budget.writable(work.layer))
-            bench.record(work.layer, self.name, error=samples.error(total), written=float(mask.mean()))
+            work.write(levels, mask & work.writable)
+            work.record(self.name, error=samples.error(total), written=float(mask.mean()))

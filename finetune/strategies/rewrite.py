@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +11,7 @@ from finetune.bench import Bench
 from finetune.evidence import kernels
 from finetune.evidence.identify import (
     NOISE_VECTORS,
-    Spread,
+    WriteSpread,
     cell_factors,
     cell_unit,
     conductances,
@@ -20,8 +19,8 @@ from finetune.evidence.identify import (
     identify_flops,
     learn,
 )
-from finetune.evidence.layer import Work
-from finetune.evidence.samples import Probes, Reading, Samples, probe_count, sample_count, take_samples
+from finetune.evidence.layer import Knowledge, Work
+from finetune.evidence.samples import Probes, Samples, TileOutputs, probe_count, sample_count, take_samples
 from finetune.evidence.sensitivity import check_weights
 from finetune.strategies.base import LayerStep, register
 from rramsim.blackbox.protocol import Tier
@@ -56,15 +55,15 @@ class Cells:
         cls,
         work: Work,
         samples: Samples | Probes,
-        reading: Reading,
-        spread: Spread,
+        reading: TileOutputs,
+        spread: WriteSpread,
         noise: NDArray[np.float64],
     ) -> Cells:
         """From one reading of the present state."""
         g = conductances(work)
-        variance, factor = spread.of(g), cell_factors(work.bench.deployment.chip.datasheet, g.shape[2])
+        variance, factor = spread.of(g), cell_factors(work.sheet, g.shape[2])
         brought = variance * np.square(factor)
-        nominal, whole = work.bench.deployment.stored_weights(work.layer), brought.sum(axis=2)
+        nominal, whole = work.stored, brought.sum(axis=2)
         estimate = identify(samples, reading, nominal, whole, noise)
         part = brought / np.maximum(whole, 1e-30)[:, :, None]
         shift = (estimate.weights - nominal)[:, :, None] * part / factor
@@ -93,13 +92,13 @@ class Best:
         return mean > CLEAR * error
 
 
-def expected_carry(knowledge: dict[str, Any]) -> float:
+def expected_carry(knowledge: Knowledge) -> float:
     """Share of a cell's error that its next write is expected to repeat."""
-    product, square = knowledge.get("carry", (0.0, 0.0))
+    product, square = knowledge.carry
     return float(np.clip((product + FIRST_CARRY * FIRST_COUNT) / (square + FIRST_COUNT), 0.0, MOST_CARRY))
 
 
-def learn_carry(knowledge: dict[str, Any], before: Cells, after: Cells, written: NDArray[np.bool_]) -> None:
+def learn_carry(knowledge: Knowledge, before: Cells, after: Cells, written: NDArray[np.bool_]) -> None:
     """Regress the errors of rewritten cells on their errors before; pooled over layers.
 
     The earlier error is a conditional mean and needs no correction; the later one is shrunk towards 0 by
@@ -108,8 +107,8 @@ def learn_carry(knowledge: dict[str, Any], before: Cells, after: Cells, written:
     clear = written & (before.known > 0.5) & (after.known > 0.5)
     clear &= (np.abs(before.deviate) < 3.0) & (np.abs(after.deviate) < 3.0)
     old, new = before.deviate[clear], after.deviate[clear] / after.known[clear]
-    product, square = knowledge.get("carry", (0.0, 0.0))
-    knowledge["carry"] = np.array([product + float(old @ new), square + float(old @ old)])
+    product, square = knowledge.carry
+    knowledge.carry = np.array([product + float(old @ new), square + float(old @ old)])
 
 
 @register("lsq.rewrite")
@@ -197,15 +196,15 @@ class Rewrite(LayerStep):
             "flops": n_passes * identify_flops(info, n_samples) + gram + moves,
         }
 
-    def tune_layer(self, bench: Bench, work: Work) -> None:
+    def tune_layer(self, work: Work) -> None:
         """All passes of one layer."""
         if work.host.levels is None:
-            work.write(bench.deployment.nearest_levels(work.layer))
+            work.write(work.nearest_levels)
         samples = take_samples(work, self.follow, self.weights)
         reading = samples.read()
         spread, noise = learn(work, samples, reading, self.sigma_scale)
         first = samples.error(reading.total)
-        n_before = int(bench.budget.cycles(work.layer).sum())
+        n_before = int(work.cycles.sum())
         n_free = int(self.rewrites * work.info.n_cells)
         n_kept = int(ACCEPT_SHARE * n_free) if self.accept else 0
         best, everywhere = Best(samples), np.ones(work.info.n_cols, dtype=bool)
@@ -235,13 +234,12 @@ class Rewrite(LayerStep):
             work.write(levels, mask)
             n_free -= int(mask.sum())
         relative, absolute = spread.variances
-        bench.record(
-            work.layer,
+        work.record(
             self.name,
             before=first,
             last=samples.error(reading.total),
-            rewritten=(int(bench.budget.cycles(work.layer).sum()) - n_before) / work.info.n_cells,
-            writes=float(bench.budget.cycles(work.layer).sum()) / work.info.n_cells,
+            rewritten=(int(work.cycles.sum()) - n_before) / work.info.n_cells,
+            writes=float(work.cycles.sum()) / work.info.n_cells,
             sigma_relative=float(np.sqrt(relative)),
             sigma_absolute=float(np.sqrt(absolute)),
             carry=expected_carry(work.knowledge),
@@ -253,13 +251,13 @@ class Rewrite(LayerStep):
         samples: Samples,
         total: NDArray[np.float32],
         cells: Cells,
-        spread: Spread,
+        spread: WriteSpread,
         n_moves: int,
         cost: float,
         columns: NDArray[np.bool_],
     ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """New levels and the mask of at most `n_moves` cells to write, in these columns."""
-        host, sheet = work.host, work.bench.deployment.chip.datasheet
+        host, sheet = work.host, work.sheet
         assert host.levels is not None
         written = host.levels.astype(np.int64)
         energy = max(float(np.diag(samples.gram).mean()), 1e-12)
@@ -270,8 +268,8 @@ class Rewrite(LayerStep):
         level_u = np.asarray(sheet.levels) / cell_unit(work)
         level_sd = np.sqrt(spread.of(level_u))
         carry = expected_carry(work.knowledge)
-        allowed = work.bench.budget.writable(work.layer)
-        n_moves = int(min(n_moves, work.bench.budget.cells_left))
+        allowed = work.writable
+        n_moves = int(min(n_moves, work.cells_left))
         most = min(max(2, work.info.n_rows // 4), 4 + 4 * n_moves // work.info.n_cols)
         limit = np.where(columns & (samples.weights > LEAST_WEIGHT), most, 0).astype(np.int64)
 

@@ -123,11 +123,10 @@ class Sequential(LayerStep):
         writes = int((levels != 0).sum()) * 1.06
         return {"vectors": n_blocks * sample_count(info.n_rows, n_vectors), "cell_writes": writes}
 
-    def tune_layer(self, bench: Bench, work: Work) -> None:
+    def tune_layer(self, work: Work) -> None:
         """Write all rows of the layer, block by block."""
         samples = take_samples(work, self.follow)
-        sheet = bench.deployment.chip.datasheet
-        info = work.info
+        sheet, info = work.sheet, work.info
         levels = np.zeros((info.n_rows, info.n_cols, info.cells_per_weight), dtype=np.int64)
         if work.host.levels is not None:  # a chip mapped before: erase what is not reset
             work.write(levels, work.host.levels != 0)

@@ -47,7 +47,7 @@ class Sparse(LayerStep):
         n_rows = bench.deployment.chip.layers[layer].n_rows
         return {"vectors": sample_count(n_rows, n_vectors) + 2 * NOISE_VECTORS, "cell_writes": 0.0}
 
-    def tune_layer(self, bench: Bench, work: Work) -> None:
+    def tune_layer(self, work: Work) -> None:
         """Choose entries, fit them, and set the offset right."""
         host = work.host
         host.sparse_index = host.sparse_value = None
@@ -76,4 +76,4 @@ class Sparse(LayerStep):
                 values.append(np.linalg.solve(system, slope[rows, column]) * host.scale[column])
         host.sparse_index, host.sparse_value = np.concatenate(index), np.concatenate(values)
         host.offset = host.offset + (work.target - work.outputs()).mean(axis=0, dtype=np.float64)
-        bench.record(work.layer, self.name, entries=n_entries)
+        work.record(self.name, entries=n_entries)

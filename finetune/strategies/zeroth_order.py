@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from finetune.bench import Bench
 from finetune.evidence.host_vector import KINDS, HostParameters
+from finetune.evidence.layer import column_spread
 from finetune.evidence.measurement import Measurement
 from finetune.evidence.sensitivity import descendants
 from finetune.meter import BudgetSpent
@@ -24,8 +25,9 @@ from finetune.optimizers import METHODS, GaussNewton, Optimizer, make_optimizer
 from finetune.strategies.base import Strategy, register
 from rramsim.blackbox.protocol import Tier
 from rramsim.checks import InputError, nearest_name
+from rramsim.network import windows
 
-__all__ = ["ZerothOrder", "column_spread", "positions", "tail_layers"]
+__all__ = ["ZerothOrder", "positions", "tail_layers"]
 
 N_HALVINGS = 4  # of a move that raised the loss
 N_FOLDS = 4  # groups of images for the held-out choice of the damping
@@ -33,8 +35,8 @@ N_FOLDS = 4  # groups of images for the held-out choice of the damping
 
 def positions(bench: Bench, node: str) -> int:
     """Vectors one image sends to a mapped node (over all its groups)."""
-    shape = bench.teacher_values(node).shape
-    return int(np.prod(shape[2:], dtype=np.int64)) * len(bench.deployment.layers_of(node))
+    per_image = windows.vectors_per_example(bench.network.node(node), bench.teacher_values(node).shape)
+    return per_image * len(bench.deployment.layers_of(node))
 
 
 def vectors_behind(bench: Bench, node: str) -> int:
@@ -49,16 +51,6 @@ def tail_layers(bench: Bench, limit: int) -> list[str]:
     deployment = bench.deployment
     chosen = [node for node in deployment.network.mapped if vectors_behind(bench, node) <= limit]
     return [layer for node in chosen for layer in deployment.layers_of(node)]
-
-
-def column_spread(bench: Bench, layer: str) -> NDArray[np.float64]:
-    """Standard deviation of the teacher's output in each column of a chip layer."""
-    host = bench.deployment.layers[layer]
-    values = bench.teacher_values(host.node)
-    n_cols = host.gain.size
-    part = values[:, host.group * n_cols : (host.group + 1) * n_cols]
-    spread = part.std(axis=tuple(axis for axis in range(part.ndim) if axis != 1)).astype(np.float64)
-    return np.maximum(spread, 1e-3 * max(spread.max(initial=0.0), 1e-12))
 
 
 @register("zo")
@@ -153,16 +145,15 @@ class ZerothOrder(Strategy):
                 latent[layer] = (codes.astype(np.float32) @ (host.down * host.x_step)).std(axis=0) + 1e-9
         return HostParameters(bench.deployment, layers, self.kinds, spread, latent)
 
-    def _optimizer(self, bench: Bench, parameters: HostParameters) -> Optimizer:
+    def _optimizer(self, x: NDArray[np.float64], scale: NDArray[np.float64], seed: int) -> Optimizer:
         common: dict[str, Any] = {
-            "scale": parameters.scale,
-            "seed": bench.seed,
+            "scale": scale,
+            "seed": seed,
             "floor": self.floor,
             "patience": self.patience,
         }
-        x = parameters.read()
         if self.method == "gauss_newton":
-            n = parameters.n
+            n = x.size
             return make_optimizer(
                 self.method, x, perturbation=self.perturbation, n_directions=n, kind="coordinates", **common
             )
@@ -195,19 +186,12 @@ class ZerothOrder(Strategy):
         """Vectors per image of all rounds of a scalar method; of gauss_newton without caches."""
         layers = self._layers(bench)
         n_entries = sum(bench.deployment.layers[layer].gain.size for layer in layers) * len(self.kinds)
-        points = {
-            "spsa": 2 * self.n_directions,
-            "coordinate": 2 * self.n_directions,
-            "line": 3,
-            "variance_reduced": 6,
-            "evolution": 4 + int(3 * np.log(max(n_entries, 1))),  # as `cmaes` has it
-            "gauss_newton": 2 * n_entries + 1,
-        }[self.method]
+        points = self._optimizer(np.zeros(n_entries), np.ones(n_entries), bench.seed).points_in(self.steps)
         if not self.cached:
-            return self.steps * points * everything
+            return points * everything
         nodes = {bench.deployment.layers[layer].node for layer in layers}
         behind = max((vectors_behind(bench, node) for node in nodes), default=0)
-        return everything + self.steps * (points + 1) * behind  # and one for the move
+        return everything + (points + self.steps) * behind  # and one for the move
 
     # -- running --------------------------------------------------------------------------------
 
@@ -221,7 +205,7 @@ class ZerothOrder(Strategy):
         measurement = Measurement(bench.deployment, bench.images[:n], cached=self.cached)
         teacher = bench.teacher_values(bench.teacher.output)[:n]
         parameters = self._parameters(bench)
-        optimizer = self._optimizer(bench, parameters)
+        optimizer = self._optimizer(parameters.read(), parameters.scale, bench.seed)
         if self._optimizer_state is not None:
             optimizer.load_state_dict(self._optimizer_state)
         start = parameters.read()

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from rramsim.checks import InputError
+from rramsim.config import check_settings, setting
 
 __all__ = ["ConverterConfig", "ConverterErrors"]
 
@@ -23,50 +24,72 @@ class ConverterErrors:
     width of every step, and a step of negative width is a missing code.
     """
 
-    adc_gain: float = 0.0  # standard deviation of an ADC's gain, relative
-    adc_offset: float = 0.0  # standard deviation of an ADC's offset, in its own LSB
-    adc_inl: float = 0.0  # standard deviation of the largest deviation of an ADC's curve, in its own LSB
-    adc_dnl: float = 0.0  # standard deviation of the width of an ADC's steps, in its own LSB
-    dac_inl: float = 0.0  # the same of a DAC's curve, in LSB of the DAC
-    dac_dnl: float = 0.0  # the same of a DAC's steps
-    driver_gain: float = 0.0  # standard deviation of a word-line driver's gain, relative
+    adc_gain: float = setting(
+        0.0, "1", "standard deviation of an ADC's gain, relative", "[0, 1)", source="assumed"
+    )
+    adc_offset: float = setting(
+        0.0, "1", "standard deviation of an ADC's offset, in its own LSB", "[0, inf)", source="assumed"
+    )
+    adc_inl: float = setting(
+        0.0,
+        "1",
+        "standard deviation of the peaks of an ADC's curve, in its own LSB",
+        "[0, inf)",
+        source="assumed",
+    )
+    adc_dnl: float = setting(
+        0.0,
+        "1",
+        "standard deviation of the width of an ADC's steps, in its own LSB",
+        "[0, inf)",
+        source="assumed",
+    )
+    dac_inl: float = setting(
+        0.0,
+        "1",
+        "standard deviation of the peaks of a DAC's curve, in its own LSB",
+        "[0, inf)",
+        source="assumed",
+    )
+    dac_dnl: float = setting(
+        0.0,
+        "1",
+        "standard deviation of the width of a DAC's steps, in its own LSB",
+        "[0, inf)",
+        source="assumed",
+    )
+    driver_gain: float = setting(
+        0.0, "1", "standard deviation of a word-line driver's gain, relative", "[0, 1)", source="assumed"
+    )
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if not 0.0 <= value < float("inf"):
-                raise InputError(f"converters.errors.{name} must be >= 0 and finite, got {value}")
-        for name in ("adc_gain", "driver_gain"):
-            if not getattr(self, name) < 1.0:
-                raise InputError(
-                    f"converters.errors.{name} must be < 1, a fraction, got {getattr(self, name):g}"
-                )
+        check_settings(self, "converters.errors.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ConverterConfig:
     """Settings of DACs and ADCs; the same for every tile of a chip."""
 
-    dac_bits: int = 8
-    adc_bits: int = 8
-    adc_noise: float = 0.5  # standard deviation at the ADC input, in LSB of an 8-bit conversion
-    v_read: float = 0.2  # [V] voltage of the largest DAC code
-    t_read: float = 1e-7  # [s] one array read
-    drive: Literal["bipolar", "two_phase"] = "bipolar"  # two_phase: one read per input sign
-    input_mode: Literal["amplitude", "bit_serial"] = "amplitude"
-    adc_per_line: bool = False  # convert + and - lines apart and subtract digitally
-    errors: ConverterErrors | None = None  # ideal converters by default
+    dac_bits: int = setting(8, "1", "resolution of the word lines' DACs", "[1, 24]")
+    adc_bits: int = setting(8, "1", "resolution of the bit lines' ADCs", "[1, 24]")
+    adc_noise: float = setting(
+        0.5, "1", "standard deviation at the ADC input, in LSB of an 8-bit conversion", "[0, 256]",
+        hint="256 LSB are the full scale of an 8-bit conversion",
+    )  # fmt: skip
+    v_read: float = setting(0.2, "V", "voltage of the largest DAC code", "(0, 100]", usual=(1e-3, 5.0))
+    t_read: float = setting(1e-7, "s", "duration of one array read", "(0, inf)", usual=(1e-10, 10.0))
+    drive: Literal["bipolar", "two_phase"] = setting(
+        "bipolar", "", "signed inputs: one bipolar read, or one read per sign",
+        choices=("bipolar", "two_phase"),
+    )  # fmt: skip
+    input_mode: Literal["amplitude", "bit_serial"] = setting(
+        "amplitude", "", "codes as voltages, or bit by bit", choices=("amplitude", "bit_serial")
+    )
+    adc_per_line: bool = setting(False, "", "convert + and - lines apart and subtract digitally")
+    errors: ConverterErrors | None = setting(None, "", "mismatch and non-linearity; absent: ideal converters")
 
     def __post_init__(self) -> None:
-        for name in ("dac_bits", "adc_bits"):
-            bits = getattr(self, name)
-            if not 1 <= bits <= 24:
-                raise InputError(f"{name} must lie in 1..24, got {bits}")
-        if not self.adc_noise >= 0:
-            raise InputError(f"adc_noise must be >= 0 LSB, got {self.adc_noise}")
-        for name in ("v_read", "t_read"):
-            if not getattr(self, name) > 0:
-                unit = "V" if name == "v_read" else "s"
-                raise InputError(f"{name} must be > 0 {unit}, got {getattr(self, name)}")
+        check_settings(self)
         if self.input_mode == "bit_serial" and self.dac_bits > 8:
             raise InputError(f"bit_serial input takes 1..8 dac_bits, got {self.dac_bits}")
         if self.errors is not None:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rramsim.checks import InputError
+from rramsim.config import check_settings, setting
 
 __all__ = ["MappingConfig", "TileLayout"]
 
@@ -18,29 +19,35 @@ __all__ = ["MappingConfig", "TileLayout"]
 class MappingConfig:
     """How weights sit on cells, and the size of an array in physical lines."""
 
-    kind: Literal["differential", "reference", "sliced"] = "differential"
-    n_slices: int = 2  # only for "sliced"
-    tile_rows: int = 128  # word lines
-    tile_cols: int = 128  # bit lines
-    # cropped: the array ends where the layer does; full: a whole array per block; packed: blocks share arrays
-    placement: Literal["cropped", "full", "packed"] = "cropped"
-    unused: Literal["reset", "floating"] = "reset"  # lines without weights: driven at 0 V, or left open
-    copies: int = 1  # times a layer's word lines are repeated on its array; their currents add
+    kind: Literal["differential", "reference", "sliced"] = setting(
+        "differential", "", "how a weight is held by cells", choices=("differential", "reference", "sliced")
+    )
+    n_slices: int = setting(2, "1", "digits of a weight, for the kind sliced", "[1, 64]")
+    tile_rows: int = setting(128, "1", "word lines of an array", "[1, 65536]")
+    tile_cols: int = setting(128, "1", "bit lines of an array", "[1, 65536]")
+    placement: Literal["cropped", "full", "packed"] = setting(
+        "cropped", "", "arrays cut to the layer, a whole array per block, or blocks that share arrays",
+        choices=("cropped", "full", "packed"),
+    )  # fmt: skip
+    unused: Literal["reset", "floating"] = setting(
+        "reset",
+        "",
+        "lines without weights: at 0 V with reset cells, or left open",
+        choices=("reset", "floating"),
+    )
+    copies: int = setting(1, "1", "word lines that each row drives; their currents add", "[1, 65536]")
 
     def __post_init__(self) -> None:
-        if not 1 <= self.copies <= self.tile_rows:
+        check_settings(self)
+        if self.copies > self.tile_rows:
             raise InputError(
                 f"copies must lie in 1 ... tile_rows = {self.tile_rows}, got {self.copies}: every copy "
                 "takes word lines of the same array"
             )
         if self.placement == "cropped" and self.unused == "floating":
             raise InputError(
-                "unused = 'floating' needs placement 'full' or 'packed': cropped arrays have none"
+                "unused = 'floating' needs placement 'full' or 'packed': cropped arrays have no unused lines"
             )
-        if self.n_slices < 1:
-            raise InputError(f"n_slices must be >= 1, got {self.n_slices}")
-        if self.tile_rows < 1:
-            raise InputError(f"tile_rows must be >= 1, got {self.tile_rows}")
         if self.weights_per_tile < 1:
             raise InputError(
                 f"tile_cols must hold at least one weight and its reference, got {self.tile_cols} bit lines"

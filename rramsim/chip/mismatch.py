@@ -57,7 +57,7 @@ class Mismatch:
             self.adc_offset = (errors.adc_offset * self._normal(_ADC_OFFSET, shape)).astype(np.float32)
         if errors.adc_inl or errors.adc_dnl:
             top = adc_code_max(converters.adc_bits)
-            edges: NDArray[np.float64] = np.arange(-top, top) + 0.5
+            edges = np.arange(-top, top, dtype=np.float64) + 0.5
             bent = _curve(edges / top, errors.adc_inl, self._normal(_ADC_INL, (*shape, 2)))
             width = 1.0 + errors.adc_dnl * self._normal(_ADC_DNL, (*shape, edges.size - 1))
             self.adc_edges = (edges + bent + _walk(width)).astype(np.float32)

@@ -127,7 +127,7 @@ def work_on(net, calibration, layer, **changes):
     chip = small.chip(net, **changes)
     start = mapped(net, chip, calibration)
     bench = Bench(chip, net, net, calibration, tier=Tier.LAYERS, start_from=start)
-    return bench, Work(bench, bench.deployment.trace(calibration), layer, {})
+    return bench, Work(bench, bench.deployment.trace(calibration), layer)
 
 
 def true_weights(chip, work):
@@ -140,7 +140,7 @@ def true_weights(chip, work):
 @pytest.mark.parametrize("changes", [{}, {"law": "additive", "sigma": 0.06}, {"sigma": 0.5}])
 def test_identification_is_calibrated(net, calibration, changes):
     bench, work = work_on(net, calibration, "conv2/0", **changes)
-    chip = bench.budget._chip
+    chip = bench.meter._chip
     samples = take_samples(work)
     reading = samples.read()
     spread, noise = learn(work, samples, reading, 1.0)
@@ -163,9 +163,9 @@ def test_identification_is_calibrated(net, calibration, changes):
 def test_affine_is_least_squares(net, calibration):
     from finetune.strategies.affine import Affine
 
-    bench, work = work_on(net, calibration, "fc")
+    _bench, work = work_on(net, calibration, "fc")
     codes, saturated = work.full_reading()
-    Affine(ridge=0.0).tune_layer(bench, work)
+    Affine(ridge=0.0).tune_layer(work)
     for column in range(codes.shape[1]):
         free = ~saturated[:, column]
         design = np.stack([codes[free, column] * work.host.unit[column], np.ones(free.sum())], axis=1)
@@ -176,7 +176,7 @@ def test_affine_is_least_squares(net, calibration):
 def test_affine_survives_dead_columns_and_leaves_saturated_samples_out(net, calibration):
     from finetune.strategies.affine import Affine
 
-    bench, work = work_on(net, calibration, "fc")
+    _bench, work = work_on(net, calibration, "fc")
     codes, saturated = work.full_reading()
     codes, saturated = codes.copy(), saturated.copy()
     codes[:, 0] = 3
@@ -184,7 +184,7 @@ def test_affine_survives_dead_columns_and_leaves_saturated_samples_out(net, cali
     clean = np.setdiff1d(np.flatnonzero(~saturated[:, 1]), worst)
     codes[worst, 1], saturated[worst, 1] = 20, True
     work._reading = (codes, saturated)
-    Affine(ridge=0.0).tune_layer(bench, work)
+    Affine(ridge=0.0).tune_layer(work)
     assert work.host.gain[0] == 0.0
     assert work.host.offset[0] == pytest.approx(work.target[:, 0].mean(), rel=1e-5)
     design = np.stack([codes[clean, 1] * work.host.unit[1], np.ones(clean.size)], axis=1)
@@ -197,7 +197,7 @@ def test_full_rank_adapter_removes_what_is_linear(net, calibration):
 
     bench, work = work_on(net, calibration, "conv2/1")
     before = float(np.square(work.target - work.outputs()).mean())
-    Adapter(rank=6, ridge=1e-6).tune_layer(bench, work)
+    Adapter(rank=6, ridge=1e-6).tune_layer(work)
     assert (
         float(np.square(work.target - work.outputs()).mean()) < 0.15 * before
     )  # the ADC's rounding and noise are left
@@ -208,8 +208,8 @@ def test_full_rank_adapter_removes_what_is_linear(net, calibration):
 def test_sparse_correction_counts_its_entries(net, calibration):
     from finetune.strategies.sparse import Sparse
 
-    bench, work = work_on(net, calibration, "conv2/0")
+    _bench, work = work_on(net, calibration, "conv2/0")
     before = float(np.square(work.target - work.outputs()).mean())
-    Sparse(fraction=0.1).tune_layer(bench, work)
+    Sparse(fraction=0.1).tune_layer(work)
     assert float(np.square(work.target - work.outputs()).mean()) < 0.7 * before
     assert work.host.n_extra == int(0.1 * 36 * 6)

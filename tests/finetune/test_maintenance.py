@@ -35,7 +35,7 @@ def run(net, calibration, visit, numbers=(0, 1, 2), periods=3):
             chip.age(1e6)
             if visit is not None:
                 bench = caretaker.visit(write=visit)
-                writes.append(bench.budget.cell_writes / bench.budget.n_cells)
+                writes.append(bench.meter.cell_writes / bench.meter.n_cells)
             rows.append(small.logit_error(net, caretaker.deployment.fork()))
         table.append(rows)
     return np.mean(table, axis=0), float(np.mean(writes)) if writes else 0.0

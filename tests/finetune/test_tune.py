@@ -9,7 +9,7 @@ import pytest
 import finetune
 from finetune.meter import Budget
 from finetune.strategies.base import COMPONENTS
-from finetune.strategies.composition import SCHEMES, parse
+from finetune.strategies.composition import SCHEMES, parse_strategy
 from finetune.tuner import Tuner, tune
 from rramsim.blackbox.gate import TierError
 from rramsim.blackbox.protocol import Tier
@@ -199,18 +199,18 @@ def test_same_seed_same_bits(net, calibration, full):
 )
 def test_wrong_texts_say_what_is_near(text, message):
     with pytest.raises(InputError, match=message.replace("(", r"\(").replace("+", r"\+")):
-        parse(text)
+        parse_strategy(text)
 
 
 def test_neighbouring_layer_steps_are_fused():
-    assert len(parse("lsq.rewrite + lsq.affine + adapter(rank=3)").stages) == 1
-    assert len(parse("lsq.affine + zo + lsq.affine").stages) == 3
-    assert parse("lsq.affine").needed_tier == Tier.LAYERS
+    assert len(parse_strategy("lsq.rewrite + lsq.affine + adapter(rank=3)").stages) == 1
+    assert len(parse_strategy("lsq.affine + zo + lsq.affine").stages) == 3
+    assert parse_strategy("lsq.affine").needed_tier == Tier.LAYERS
 
 
 @pytest.mark.parametrize("name", sorted(SCHEMES))
 def test_schemes_parse(name):
-    assert parse(name).stages
+    assert parse_strategy(name).stages
 
 
 def test_every_component_has_defaults_and_a_docstring():

@@ -7,7 +7,7 @@ from finetune.bench import Bench
 from finetune.evidence.layer import Work
 from finetune.evidence.samples import Samples
 from finetune.meter import Budget
-from finetune.strategies.composition import parse
+from finetune.strategies.composition import parse_strategy
 from finetune.strategies.rewrite import Best
 from finetune.tuner import tune
 from rramsim.blackbox.protocol import ForwardingChip, Tier
@@ -36,9 +36,9 @@ def on_bench(chip, net, calibration):
 
 def test_a_channel_that_cannot_matter_weighs_nothing(teacher, calibration):
     bench = on_bench(small.chip(teacher), teacher, calibration)
-    work = Work(bench, bench.deployment.trace(calibration), "conv2/0", {})
-    before = bench.budget.vectors
-    weights = bench.channel_weights("conv2")
+    work = Work(bench, bench.deployment.trace(calibration), "conv2/0")
+    before = bench.meter.vectors
+    weights = bench.channel_sensitivity("conv2")
     assert weights[SILENT] < 1e-9 * np.median(weights)
     assert (np.delete(weights, SILENT) > 0).all()
     relative = work.column_weights("distillation")
@@ -46,7 +46,7 @@ def test_a_channel_that_cannot_matter_weighs_nothing(teacher, calibration):
     assert relative.mean() == pytest.approx(1.0)
     np.testing.assert_array_equal(work.column_weights("variance"), np.ones(6))
     assert Samples(work, 500, weights="distillation").importance[SILENT] == pytest.approx(0.0, abs=1e-12)
-    assert bench.budget.vectors == before  # the host worked it out alone
+    assert bench.meter.vectors == before  # the host worked it out alone
 
 
 def test_its_cells_are_left_alone(teacher, calibration):
@@ -68,7 +68,7 @@ def test_its_cells_are_left_alone(teacher, calibration):
 def test_unknown_weights_are_refused():
     for step in ("lsq.rewrite", "adapter", "sparse"):
         with pytest.raises(InputError, match=f"{step}: weights: unknown name 'kd'"):
-            parse(f"{step}(weights='kd')")
+            parse_strategy(f"{step}(weights='kd')")
 
 
 # -- acceptance -------------------------------------------------------------------------------------
@@ -109,7 +109,7 @@ def test_a_column_that_ended_worse_is_offered_again(calibration):
 def test_worse_means_worse_than_the_best_and_beyond_chance(calibration):
     net = small.network()
     bench = on_bench(small.chip(net), net, calibration)
-    work = Work(bench, bench.deployment.trace(calibration), "conv2/0", {})
+    work = Work(bench, bench.deployment.trace(calibration), "conv2/0")
     samples = Samples(work, 1000)
     best, rng = Best(samples), np.random.default_rng(0)
 

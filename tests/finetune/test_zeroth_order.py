@@ -6,9 +6,9 @@ import pytest
 from finetune.bench import Bench
 from finetune.evidence.host_vector import HostParameters
 from finetune.evidence.measurement import Measurement
-from finetune.evidence.sensitivity import channel_weights, descendants, image_weights
+from finetune.evidence.sensitivity import channel_sensitivity, descendants, image_weights
 from finetune.meter import Budget
-from finetune.strategies.composition import parse
+from finetune.strategies.composition import parse_strategy
 from finetune.strategies.zeroth_order import tail_layers
 from finetune.tuner import Tuner, tune
 from rramsim.blackbox.gate import Gate
@@ -155,14 +155,14 @@ def test_plan_predicts_the_reads(net, calibration, strategy):
 
 def test_works_with_outputs_alone(net, calibration):
     """Without caches nothing but the network's outputs is used: tier OUTPUTS lets it pass."""
-    strategy = parse("zo(method='line', cached=False, steps=2, reach=-1)")
+    strategy = parse_strategy("zo(method='line', cached=False, steps=2, reach=-1)")
     assert strategy.needed_tier == Tier.OUTPUTS
     chip = small.chip(net)
     bench = Bench(chip, net, net, calibration, tier=Tier.OUTPUTS, start_from=mapped(net, chip, calibration))
     strategy.start(bench)
     while not strategy.advance(bench):
         pass
-    assert bench.budget.cell_writes == 0
+    assert bench.meter.cell_writes == 0
 
 
 def test_measurement_reads_only_what_lies_behind_a_change(net, calibration):
@@ -218,8 +218,8 @@ def test_channel_weights_find_what_the_logits_hear(net, calibration):
     fc = net.node("fc").parameters["weight"].copy()
     fc[3], fc[7] = 0.0, 4.0 * fc[7]
     deaf = net.replace("fc", {**net.node("fc").parameters, "weight": fc})
-    weights = channel_weights(deaf, calibration[:24], "conv2")
-    usual = channel_weights(net, calibration[:24], "conv2")
+    weights = channel_sensitivity(deaf, calibration[:24], "conv2")
+    usual = channel_sensitivity(net, calibration[:24], "conv2")
     assert weights.shape == (12,)
     assert (np.delete(weights, 3) > 0).all()
     assert weights[3] < 1e-9 * weights.max()
@@ -244,4 +244,4 @@ def test_channel_weights_find_what_the_logits_hear(net, calibration):
 )
 def test_mistakes_are_named(text, message):
     with pytest.raises(InputError, match=message):
-        parse(text)
+        parse_strategy(text)
