@@ -112,6 +112,7 @@ class SimulatedChip:
             tile_cols=mapping.tile_cols,
             t_read=converters.t_read,
             input_mode=converters.input_mode,
+            drive=converters.drive,
             adc_per_line=converters.adc_per_line,
             error_law=cells.law,
         )
