@@ -128,6 +128,7 @@ class ChipListener:
         self._ready: queue.Queue[socket.socket | None] = queue.Queue()
         self._places = threading.BoundedSemaphore(WAITING)
         self._closed = threading.Event()
+        self._lock = threading.Lock()
         threading.Thread(target=self._receive_guests, daemon=True).start()
 
     @property
@@ -163,7 +164,11 @@ class ChipListener:
             return
         with contextlib.suppress(OSError):
             guest.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        self._ready.put(guest)
+        with self._lock:
+            if self._closed.is_set():
+                guest.close()
+            else:
+                self._ready.put(guest)
 
     def accept(self) -> socket.socket:
         """The next client that holds the key; waits for one.
@@ -182,9 +187,10 @@ class ChipListener:
 
     def close(self) -> None:
         """Stop listening; `serve_chip` returns when its present client leaves."""
-        if self._closed.is_set():
-            return
-        self._closed.set()
+        with self._lock:
+            if self._closed.is_set():
+                return
+            self._closed.set()
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)  # wakes `accept`
         self._socket.close()
@@ -287,7 +293,7 @@ def _answer(chip: ChipProtocol, header: dict[str, Any], arrays: dict[str, NDArra
             chip.configure(
                 _layer(chip, header).name,
                 input_range=None if limits is None else _pair(limits),
-                output_range=None if output is None else _number(output, "output_range"),
+                output_range=None if output is None else _amperes(output),
             )
             return pack({})
         case "mvm":
@@ -380,7 +386,16 @@ def _number(value: Any, name: str) -> float:
 def _pair(limits: Any) -> tuple[float, float]:
     if not isinstance(limits, list) or len(limits) != 2:
         raise MessageError(f"input_range must be a pair of voltages, got {limits!r:.80}")
-    return _number(limits[0], "input_range"), _number(limits[1], "input_range")
+    low, high = _number(limits[0], "input_range"), _number(limits[1], "input_range")
+    if not (high > 0 and low in (0.0, -high)):
+        raise InputError(f"input_range must be (0, v) or (-v, v), v > 0 V, got ({low:g}, {high:g})")
+    return low, high
+
+
+def _amperes(value: Any) -> float:
+    if not (current := _number(value, "output_range")) > 1e-30:
+        raise InputError(f"output_range must be a current > 0 A, got {current:g}")
+    return current
 
 
 class RemoteChip:
@@ -511,6 +526,8 @@ class RemoteChip:
         """Multiply vectors by the stored matrix; large reads travel in parts."""
         window = list(codes.geometry) if isinstance(codes, WindowCodes) else None
         plain = np.asarray(codes.maps if isinstance(codes, WindowCodes) else codes)
+        if plain.dtype.kind not in "iu":
+            raise InputError(f"codes of {layer!r} must be integers, got {plain.dtype}; quantise first")
         info = self._layers.get(layer)
         n_parts = 1
         if info is not None and plain.ndim > 0:

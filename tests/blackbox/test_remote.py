@@ -307,7 +307,7 @@ def test_refusals_leave_the_connection_open():
             far.mvm("fcc", np.zeros((1, 6), np.int16))
         with pytest.raises(InputError, match=r"codes must be of shape \(any, 6\)"):
             far.mvm("fc", np.zeros((1, 5), np.int16))
-        with pytest.raises(InputError, match="kind 'iu', got float64"):
+        with pytest.raises(InputError, match="must be integers, got float64"):
             far.mvm("fc", np.zeros((1, 6)))
         assert len(far.ledger.layers) == 2
         far.close()
