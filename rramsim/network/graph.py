@@ -122,8 +122,35 @@ class Network:
 
     @property
     def mapped(self) -> tuple[str, ...]:
-        """Nodes that multiply by a constant matrix, in topological order: what a chip can hold."""
-        return tuple(n.name for n in self.nodes if n.op in MAPPED and "weight" in n.parameters)
+        """Nodes that multiply by a constant matrix, in topological order: what a chip can hold.
+
+        Nodes kept at the host by `with_digital` are left out.
+        """
+        kept = self.metadata.get("digital", ())
+        return tuple(
+            n.name for n in self.nodes if n.op in MAPPED and "weight" in n.parameters and n.name not in kept
+        )
+
+    def with_digital(self, names: Iterable[str]) -> Network:
+        """The same network with some of its mapped nodes computed at the host, exactly.
+
+        First and last layers are often few weights and much of the loss: a cheap part to keep digital.
+
+        Raises
+        ------
+        InputError
+            For a name that is no mapped node, or if nothing would be left for the chip.
+        """
+        names = tuple(names)
+        for name in names:
+            if name not in self.mapped:
+                raise InputError(f"digital: {name!r} is no mapped node; {nearest_name(name, self.mapped)}")
+        if not set(self.mapped) - set(names):
+            raise InputError("digital: at least one mapped node must stay on the chip")
+        twin = object.__new__(Network)
+        vars(twin).update(vars(self))
+        twin.metadata = {**self.metadata, "digital": [*self.metadata.get("digital", ()), *names]}
+        return twin
 
     @property
     def n_weights(self) -> int:
