@@ -1,8 +1,8 @@
 """Damaged and hostile files: every reader gives an array, a network or an `InputError`, in bounded memory.
 
 Mutations are flips, cuts, insertions and overwrites of valid files, from one seed. A sample runs always,
-10,000 for each reader with the marker `slow`. HDF5 files without checksum are left out of the random mutations: the
-HDF5 library itself may crash on them.
+10,000 for each reader with the marker `slow`. HDF5 files without checksum are left out of the random
+mutations: the HDF5 library itself may crash on them.
 """
 
 from __future__ import annotations
