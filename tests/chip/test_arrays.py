@@ -308,7 +308,8 @@ def test_rramsim_info_shows_the_arrays_of_an_experiment(tmp_path):
 
     path = tmp_path / "one.toml"
     path.write_text(
-        '[experiment]\ndataset = "digits"\nnetwork = "cnn_digits"\nn_calibration = 64\n[mapping]\nplacement = "packed"\n'
+        '[experiment]\ndataset = "digits"\nnetwork = "cnn_digits"\nn_calibration = 64\n'
+        '[mapping]\nplacement = "packed"\n'
     )
     result = CliRunner().invoke(main, ["info", str(path), "--plot", str(tmp_path / "map.png")])
     assert result.exit_code == 0, result.output
