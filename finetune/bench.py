@@ -105,7 +105,8 @@ class Bench:
         self.labels = labels
         self.seed = int(seed)
         self.meter = MeteredChip(chip, limits)
-        self.deployment = Deployment(network, Gate(self.meter, tier))
+        self._gate = Gate(self.meter, tier)
+        self.deployment = Deployment(network, self._gate)
         self.was_mapped = start_from is not None
         if start_from is not None:
             self.deployment.load_state_dict(start_from.state_dict())
@@ -176,6 +177,7 @@ class Bench:
             "chip": None if state is None else state(),
             "deployment": self.deployment.state_dict(),
             "budget": self.meter.state_dict(),
+            "gate": self._gate.gate_state(),
             "history": [dict(row) for row in self.history],
             "checkpoints": [dict(vars(entry)) for entry in self.checkpoints],
         }
@@ -187,5 +189,6 @@ class Bench:
             load(state["chip"])
         self.deployment.load_state_dict(state["deployment"])
         self.meter.load_state_dict(state["budget"])
+        self._gate.load_gate_state(state["gate"])
         self.history = [dict(row) for row in state["history"]]
         self.checkpoints = [Checkpoint(**entry) for entry in state["checkpoints"]]

@@ -26,7 +26,7 @@ from finetune.strategies.base import Strategy, register
 from finetune.strategies.zeroth_order import positions
 from rramsim.blackbox.protocol import Tier
 from rramsim.checks import InputError
-from rramsim.network import Network, Node
+from rramsim.network import Network, Node, windows
 
 __all__ = ["Surrogate", "backward"]
 
@@ -185,10 +185,7 @@ class Surrogate(Strategy):
         slope = np.zeros(parameters.n)
         for segment in parameters.segments:
             host = deployment.layers[segment.owner]
-            n_cols = host.gain.size
-            grad = grads[host.node]
-            grad = grad[:, host.group * n_cols : (host.group + 1) * n_cols]
-            flat = grad.transpose(0, 2, 3, 1).reshape(-1, n_cols) if grad.ndim == 4 else grad
+            flat = windows.to_columns(network.node(host.node), grads[host.node], host.group)
             if segment.kind == "gain":
                 _, reading = measurement.codes(segment.owner)
                 slope[segment.entries] = (flat * reading).sum(axis=0) * host.unit

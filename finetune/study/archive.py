@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from finetune.study.journal import Record, read_journal
 from finetune.study.quantities import FORMAT, FORMAT_VERSION, LATER, QUANTITIES
-from finetune.study.results import About, Archive, Study
+from finetune.study.results import About, Archive, Study, split_stage
 from finetune.study.seal import check_seal
 from rramsim.checks import InputError
 
-__all__ = ["Archive", "Study", "open_archive", "open_study"]
+__all__ = ["QUANTITIES", "Archive", "Study", "open_archive", "open_study", "split_stage"]
 
 MAX_EXPANSION = 1100  # deflate gives no more bytes than this for one
 UNREADABLE = (

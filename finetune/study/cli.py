@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from finetune.study.report import console, print_plan, print_sweep, print_table
+from finetune.study.report import console, print_comparison, print_plan, print_sweep, print_table
 from rramsim.checks import InputError
 from rramsim.parallel import cores
 
@@ -140,6 +140,24 @@ def report(archive: Path, out: Path | None) -> None:
     content = open_archive(archive)
     print_table(content)
     _draw(content, archive.with_suffix("") if out is None else out)
+
+
+@main.command()
+@click.argument("archive", type=click.Path(path_type=Path))
+@click.option("--by", default="strategy", help="Compare `strategy` or `age` [default: strategy].")
+@click.option("--baseline", help="What the others are compared with [default: the best, or the fresh chip].")
+@click.option("--csv", type=click.Path(path_type=Path), help="Write all columns into this file too.")
+def compare(archive: Path, by: str, baseline: str | None, csv: Path | None) -> None:
+    """Paired differences within an archive: intervals, exact tests, effect size, chips needed."""
+    from finetune.study.analysis import compare_stages
+    from finetune.study.archive import open_archive
+
+    content = open_archive(archive)
+    frame = compare_stages(content, by=by, baseline=baseline)
+    print_comparison(content, frame)
+    if csv is not None:
+        with _written(csv):
+            frame.to_csv(csv, index=False)
 
 
 @main.command()

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from rramsim.blackbox.protocol import LEDGER_QUANTITIES, LedgerQuantity
+
 __all__ = ["FORMAT", "FORMAT_VERSION", "GROWING", "LATER", "QUANTITIES", "Quantity"]
 
 FORMAT = "rramsim archive"
@@ -24,8 +26,9 @@ class Quantity:
     fill: Any = 0
 
 
-def _count(text: str) -> Quantity:
-    return Quantity("int64", ("trial", "stage", "layer"), "1", text)
+def _ledger(entry: LedgerQuantity) -> Quantity:
+    fill: Any = np.nan if entry.kind == "float64" else 0
+    return Quantity(entry.kind, ("trial", "stage", "layer"), entry.unit, entry.text, fill)
 
 
 def _real(text: str, unit: str, *dims: str) -> Quantity:
@@ -55,14 +58,7 @@ QUANTITIES: dict[str, Quantity] = {
     ),
     "trial/overhead": _real("extra digital numbers over the number of weights", "1", "stage"),
     "trial/finished": Quantity("uint8", ("trial", "stage"), "1", "0 where the budget ended the tuning"),
-    "ledger/vectors": _count("input vectors"),
-    "ledger/array_reads": _count("array reads: tile x phase x bit"),
-    "ledger/conversions": _count("ADC conversions"),
-    "ledger/cell_writes": _count("cells under write masks, changed or not"),
-    "ledger/pulses": _count("programming pulses"),
-    "ledger/max_cycles": _count("most writes of any cell"),
-    "ledger/seconds": _real("array time, where a source gives it", "s", "stage", "layer"),
-    "ledger/joules": _real("energy, where a source gives it", "J", "stage", "layer"),
+    **{f"ledger/{entry.name}": _ledger(entry) for entry in LEDGER_QUANTITIES.values() if entry.cost},
     "cells/histogram": Quantity(
         "int64",
         ("trial", "layer", "level", "bin"),

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from typing import Any
 
 import click
 
-from rramsim.checks import InputError
-
-__all__ = ["console", "print_plan", "print_sweep", "print_table"]
+__all__ = ["console", "print_comparison", "print_plan", "print_sweep", "print_table"]
 
 WIDE = 156  # columns where no terminal tells its width
 
@@ -56,14 +53,13 @@ def print_plan(settings: Any, workers: int) -> None:
 
 
 def print_table(archive: Any) -> None:
-    """Teacher, mapped and tuned accuracy with spread, paired differences, costs."""
+    """Teacher, mapped and tuned accuracy over chips, paired differences, costs."""
     import numpy as np
     from rich.table import Table
 
-    from finetune.study.statistics import compare, spread
+    from finetune.study.analysis import is_apart, stage_summaries
 
-    if archive.n_trials == 0:
-        raise InputError(f"{archive.path}: has no complete trial yet; `rramsim run` continues it")
+    rows = stage_summaries(archive)
     n_images = archive["trial/predictions"].shape[2]
     chips = (
         f"{archive.n_trials} of {archive.n_planned}"
@@ -73,13 +69,15 @@ def print_table(archive: Any) -> None:
     what = f"{archive.attributes['network']} on {archive.attributes['dataset']}"
     caption = (
         "accuracy in %: mean ± standard deviation over chips; gap to the teacher and gain over mapped in "
-        "points: paired, 95 % bootstrap interval, Wilcoxon p; R: share of the lost accuracy recovered; "
-        "writes: mapping included; digital: numbers kept beside the chip over weights"
+        "points: paired, with the 95 % interval for other chips and other test images (from three chips on); "
+        "p: exact signed-rank test against the best rival of the same age, Holm-adjusted over this table; "
+        "R: mean gain over mean loss, with its 95 % interval; writes: mapping included; digital: numbers "
+        "kept beside the chip over weights"
     )
-    apart = [stage for stage in archive.stages if _apart(stage)]
-    if apart:
+    if any(is_apart(stage) for stage in archive.stages):
         caption += (
-            "; * no fair competitor: designed vectors amount to write-verify, reference points know more"
+            "; * not comparable: more access to the chip than allowed; designed vectors amount to "
+            "write-verify, reference points know more"
         )
     table = Table(title=f"{what}: {chips} chips, {n_images:,} test images", caption=caption)
     heads = (
@@ -96,22 +94,20 @@ def print_table(archive: Any) -> None:
     table.add_column("stage", justify="left", min_width=17, overflow="fold")
     for name in heads:
         table.add_column(name, justify="right")
-    teacher = np.full(archive.n_trials, 100 * archive.teacher_accuracy)
-    table.add_row("teacher (digital)", f"{teacher[0]:.2f}", *[""] * (len(heads) - 1))
-    for index, stage in enumerate(archive.stages):
-        accuracy = 100 * archive.accuracy(stage)
-        over, gap = spread(accuracy), compare(teacher, accuracy)
-        cells = [stage + " *" * (stage in apart), f"{over.mean:.2f} ± {over.std:.2f}", f"{over.worst:.2f}"]
-        cells.append(f"{gap.mean:.2f} [{gap.low:.2f}, {gap.high:.2f}]")
-        if stage == "mapped":
+    table.add_row("teacher (digital)", f"{100 * archive.teacher_accuracy:.2f}", *[""] * (len(heads) - 1))
+    for index, row in enumerate(rows):
+        over, stage = row.accuracy, row.stage
+        std = "" if np.isnan(over.std) else f" ± {over.std:.2f}"
+        cells = [stage + " *" * is_apart(stage), f"{over.mean:.2f}{std}", f"{over.worst:.2f}"]
+        cells.append(f"{row.gap.mean:.2f}{_range(row.gap, '.2f')}")
+        if row.gain is None or row.recovered is None:
             cells += ["", "", ""]
         else:
-            gain = compare(accuracy, 100 * archive.accuracy("mapped"))
-            recovered = archive.recovered(stage)
+            r = row.recovered
             cells += [
-                f"{gain.mean:+.2f} [{gain.low:+.2f}, {gain.high:+.2f}]",
-                "" if np.isnan(gain.p_value) else f"{gain.p_value:.2g}",
-                "" if np.isnan(recovered).all() else f"{100 * np.nanmean(recovered):.0f} %",
+                f"{row.gain.mean:+.2f}{_range(row.gain, '+.2f')}",
+                "" if np.isnan(row.p_value) else f"{row.p_value:.2g}",
+                "none lost" if np.isnan(r.value) else f"{100 * r.value:.0f} %{_range(r, '.0f', 100)}",
             ]
         cells += [
             f"{archive.cost('array_reads', stage).mean():.3g}",
@@ -122,29 +118,65 @@ def print_table(archive: Any) -> None:
     console().print(table)
 
 
-def _apart(stage: str) -> bool:
-    """Whether a stage is no fair competitor: it sends designed vectors, or looks behind the curtain."""
-    from finetune.strategies.composition import parse_strategy
-    from rramsim.blackbox.protocol import Tier
-
-    method = re.sub(r" \+ \S+ reads$", "", stage)
-    if method == "mapped":
-        return False
-    return parse_strategy(method).needed_tier >= Tier.PROBE or "reference." in method
-
-
 def print_sweep(name: str, archives: dict[str, Any]) -> None:
     """Mean accuracy and worst chip of every stage and case."""
     from rich.table import Table
 
     from finetune.study.statistics import spread
 
-    table = Table(title=f"{name}: accuracy in %, mean over chips (worst chip)")
+    caption = (
+        "a chip id names the same random deviates in every column, so columns are not independent samples: "
+        "compare them chip by chip"
+    )
+    table = Table(title=f"{name}: accuracy in %, mean over chips (worst chip)", caption=caption)
     table.add_column("stage")
     for label in archives:
         table.add_column(label, justify="right")
-    stages = next(iter(archives.values())).stages
+    stages = dict.fromkeys(stage for archive in archives.values() for stage in archive.stages)
     for stage in stages:
-        overs = [spread(100 * archive.accuracy(stage)) for archive in archives.values()]
-        table.add_row(stage, *(f"{over.mean:.2f} ({over.worst:.2f})" for over in overs))
+        overs = [
+            spread(100 * archive.accuracy(stage)) if stage in archive.stages else None
+            for archive in archives.values()
+        ]
+        table.add_row(
+            stage.replace("[", r"\["),
+            *("" if over is None else f"{over.mean:.2f} ({over.worst:.2f})" for over in overs),
+        )
     console().print(table)
+
+
+def print_comparison(archive: Any, frame: Any) -> None:
+    """The rows of `compare_stages`."""
+    from rich.table import Table
+
+    caption = (
+        "difference in points with its 95 % interval for other chips and other test images; p: exact "
+        "signed-rank test over chips, p (Holm): adjusted over this table; effect: Hedges' g of the paired "
+        "differences; chips: how many find a difference of 0.1, 0.5 and 1 point with 80 % power"
+    )
+    names = ", ".join(dict.fromkeys(frame["baseline"]))
+    title = (
+        f"{archive.path.name}: {archive.n_trials} chips, {len(archive['labels']):,} images, against {names}"
+    )
+    table = Table(title=title.replace("[", r"\["), caption=caption)
+    table.add_column("strategy", min_width=17, overflow="fold")
+    for name in ("age", "accuracy", "difference", "p", "p (Holm)", "effect", "chips"):
+        table.add_column(name, justify="right")
+    for row in frame.to_dict("records"):
+        needed = [row[f"chips_for_{points}"] for points in ("0.1", "0.5", "1")]
+        cells = [
+            row["strategy"],
+            row["age"],
+            f"{row['accuracy']:.2f}",
+            f"{row['difference']:+.2f}"
+            + ("" if row["low"] != row["low"] else f" [{row['low']:+.2f}, {row['high']:+.2f}]"),
+            *("" if row[name] != row[name] else f"{row[name]:.2g}" for name in ("p", "p_holm", "effect")),
+            "" if needed[0] != needed[0] else " ".join(f"{n:.0f}" for n in needed),
+        ]
+        table.add_row(*(cell.replace("[", r"\[") for cell in cells))
+    console().print(table)
+
+
+def _range(over: Any, form: str, scale: float = 1.0) -> str:
+    """The interval of an estimate in brackets, nothing where there is none."""
+    return "" if over.low != over.low else f" [{scale * over.low:{form}}, {scale * over.high:{form}}]"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +11,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune.study.quantities import QUANTITIES
+from finetune.study.statistics import Ratio, recovered_fraction
+from rramsim.blackbox.protocol import LEDGER_QUANTITIES
 from rramsim.checks import InputError, nearest_name
 
-__all__ = ["About", "Archive", "Study"]
+__all__ = ["About", "Archive", "Study", "split_stage"]
 
-COSTS = tuple(name.removeprefix("ledger/") for name in QUANTITIES if name.startswith("ledger/"))
+AGE = re.compile(r" \+ (\S+ (?:reads|s))$")  # how `ExperimentConfig.stages` names a method at an age
+
+
+def split_stage(stage: str) -> tuple[str, str]:
+    """Method and age of a stage; the age is "" right after the method's work.
+
+    Examples
+    --------
+    >>> split_stage("lsq.affine + adapter + 1e+06 reads")
+    ('lsq.affine + adapter', '1e+06 reads')
+    """
+    found = AGE.search(stage)
+    return (stage, "") if found is None else (stage[: found.start()], found.group(1))
 
 
 @dataclass(frozen=True)
@@ -102,16 +116,19 @@ class Archive(Mapping[str, NDArray[Any]]):
             raise InputError(f"{self.path}: no stage {stage!r}; stages are {', '.join(self.stages)}")
         return self["trial/accuracy"][:, self.stages.index(stage)]
 
-    def recovered(self, stage: str) -> NDArray[np.float64]:
-        """R = (accuracy - mapped) / (teacher - mapped) of each trial; NaN where mapping lost nothing."""
-        mapped = self.accuracy("mapped")
-        lost = self.teacher_accuracy - mapped
-        return np.where(lost > 0, (self.accuracy(stage) - mapped) / np.where(lost > 0, lost, 1.0), np.nan)
+    def recovered(self, stage: str) -> Ratio:
+        """R = mean(accuracy - mapped) / mean(teacher - mapped) over chips, with its interval.
+
+        `mapped` is that of the stage's own age; see `finetune.study.statistics.recovered_fraction`.
+        """
+        age = split_stage(stage)[1]
+        plain = f"mapped + {age}" if age else "mapped"
+        return recovered_fraction(self.accuracy(stage), self.accuracy(plain), self.teacher_accuracy)
 
     def cost(self, quantity: str, stage: str) -> NDArray[np.float64]:
-        """A ledger quantity summed over layers (the largest of `max_cycles`), shape (n_trials,)."""
+        """A ledger quantity summed over layers (or the largest, of `max_cycles`), shape (n_trials,)."""
         values = self[f"ledger/{quantity}"][:, self.stages.index(stage)]
-        return values.max(axis=1) if quantity == "max_cycles" else values.sum(axis=1)
+        return values.max(axis=1) if LEDGER_QUANTITIES[quantity].largest else values.sum(axis=1)
 
     def writes_per_cell(self, stage: str) -> NDArray[np.float64]:
         """Cell writes over weight-holding cells, shape (n_trials,)."""
@@ -122,19 +139,17 @@ class Archive(Mapping[str, NDArray[Any]]):
         n_trials, stages = self.n_trials, self.stages
         shape = (n_trials, len(stages))
         accuracy = self["trial/accuracy"]
-        lost = self.teacher_accuracy - accuracy[:, :1]
-        recovered = np.where(lost > 0, (accuracy - accuracy[:, :1]) / np.where(lost > 0, lost, 1.0), np.nan)
         found = {
             "chip": np.broadcast_to(self["trial/chip"][:, None], shape),
             "stage": np.broadcast_to(np.array(stages, dtype=object), shape),
             "accuracy": accuracy,
-            "recovered": recovered,
+            "gap": self.teacher_accuracy - accuracy,
             "kl": self["trial/kl"],
         }
-        for name in COSTS:
+        for name, entry in LEDGER_QUANTITIES.items():
             if f"ledger/{name}" in self:
                 values = self[f"ledger/{name}"]
-                found[name] = values.max(axis=2) if name == "max_cycles" else values.sum(axis=2)
+                found[name] = values.max(axis=2) if entry.largest else values.sum(axis=2)
         found["writes_per_cell"] = found["cell_writes"] / self["layers/n_cells"].sum()
         return {name: np.ascontiguousarray(values).reshape(-1) for name, values in found.items()}
 

@@ -16,16 +16,18 @@ from numpy.typing import NDArray
 from finetune.objective import distillation
 from finetune.study.materials import HISTOGRAM_BINS, Materials
 from finetune.tuner import Tuner
+from rramsim.blackbox.protocol import LEDGER_QUANTITIES
 from rramsim.chip.simulated import SimulatedChip
 from rramsim.datasets.embedded import Split
 from rramsim.host.deployment import Deployment
+from rramsim.network import windows
 from rramsim.streams import Cause, key
 
 __all__ = ["Notify", "run_method"]
 
 AGEING_IMAGES = 32  # calibration images whose vectors stand for the reads of a lifetime
 EVALUATION_STREAM = 1_000_000  # noise stream of final evaluations, apart from those of checkpoints
-COSTS = ("vectors", "array_reads", "conversions", "cell_writes", "pulses", "max_cycles", "seconds", "joules")
+COSTS = tuple(entry.name for entry in LEDGER_QUANTITIES.values() if entry.cost)
 
 Notify = Callable[[int, str, float], None]  # chip, stage, share of the stage that is done
 
@@ -197,7 +199,8 @@ def _layer_errors(materials: Materials, deployment: Deployment) -> NDArray[np.fl
     errors = []
     for node in mapped:
         z, y = wanted[node].astype(np.float64), got[node].astype(np.float64)
-        axes = tuple(axis for axis in range(z.ndim) if axis != 1)
+        channels = windows.channel_axis(materials.network.node(node)) % z.ndim
+        axes = tuple(axis for axis in range(z.ndim) if axis != channels)
         errors.append(float(np.mean(np.square(z - y).mean(axes) / np.maximum(z.var(axes), 1e-30))))
     return np.array(errors)
 

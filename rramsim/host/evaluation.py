@@ -122,7 +122,7 @@ def _vectors_of_a_batch(deployment: Deployment) -> dict[str, int]:
         layers = deployment.layers_of(node.name)
         counts.update(dict.fromkeys(layers, n))
         blank = [np.zeros((n, matrix.shape[1]), dtype=np.float32) for matrix in matrices]
-        return windows.raise_outputs(node, x.shape, blank)
+        return windows.from_columns(node, x.shape, blank)
 
     x = np.zeros((network.batch, *network.input_shape), dtype=network.input_dtype)
     network.evaluate({"input": x}, network.output, mapped=count)

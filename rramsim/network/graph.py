@@ -17,6 +17,7 @@ from rramsim.network.shaping import VIEWS
 
 __all__ = ["Network", "execute"]
 
+FORMATS: dict[str, Callable[..., Any]] = {}  # readers and writers, registered by `rramsim.network.formats`
 PASS_NUMBERS = 1 << 20  # of the largest tensor in one pass: activations stay near the processor
 PASS_IMAGES = 1024  # at most, in one pass
 
@@ -247,32 +248,24 @@ class Network:
 
     def save(self, target: str | Path | Any) -> None:
         """Write weights and graph to an HDF5 file or into an open h5py group."""
-        from rramsim.network.storage import save
-
-        save(self, target)
+        FORMATS["save"](self, target)
 
     @classmethod
     def from_onnx(
         cls, path: str | Path, *, fold_batch_norm: bool = False, input_shape: Sequence[int] | None = None
     ) -> Network:
         """Read an ONNX file; see `rramsim.network.onnx.from_onnx`."""
-        from rramsim.network.onnx import from_onnx
-
-        return from_onnx(path, fold_batch_norm=fold_batch_norm, input_shape=input_shape)
+        return FORMATS["from_onnx"](path, fold_batch_norm=fold_batch_norm, input_shape=input_shape)
 
     @classmethod
     def from_torch(cls, module: Any, example: Any, *, fold_batch_norm: bool = False) -> Network:
         """Convert a torch module; see `rramsim.network.torch.from_torch`."""
-        from rramsim.network.torch import from_torch
-
-        return from_torch(module, example, fold_batch_norm=fold_batch_norm)
+        return FORMATS["from_torch"](module, example, fold_batch_norm=fold_batch_norm)
 
     @classmethod
     def load(cls, source: str | Path | Any) -> Network:
         """Read what `save` wrote; `InputError` for anything else."""
-        from rramsim.network.storage import load
-
-        return load(source)
+        return FORMATS["load"](source)
 
 
 def _checked(node: Node) -> Node:
