@@ -6,6 +6,7 @@ verified before its content is looked at, and trials that are still in the journ
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -170,14 +171,14 @@ class _Reader:
         readers: dict[str, Callable[[], NDArray[Any]]] = {}
         for name, item in items.items():
             self._check_size(name, item, about[name].dims)
-            readers[name] = lambda name=name: self._read(name)
-        result = Archive(self._path, attributes, readers, about, len(chips))
+            readers[name] = functools.partial(self._read, name)
+        result = Archive(self._path, attributes, readers, about, chips)
         for name in LATER:
             if name not in items:
                 quantity = QUANTITIES[name]
                 about[name] = About(quantity.dims, quantity.unit, quantity.text)
                 blank = np.full(len(self._rows), quantity.fill, quantity.dtype)
-                readers[name] = lambda blank=blank: blank
+                readers[name] = functools.partial(np.copy, blank)
         return result
 
     def _check_size(self, name: str, item: Any, dims: tuple[str, ...]) -> None:
@@ -224,8 +225,9 @@ class _Reader:
         inner = tuple(max(a, b) for a, b in zip(new.shape[1:], old.shape[1:], strict=True))
         values = np.full((rows.size, *inner), quantity.fill, dtype=np.promote_types(new.dtype, item.dtype))
         is_late = np.isin(rows, list(self._late))
-        for part, where in ((new, is_late), (old, ~is_late)):
-            values[(where, *(slice(0, length) for length in part.shape[1:]))] = part
+        for part, chosen in ((new, is_late), (old, ~is_late)):
+            where: tuple[Any, ...] = (chosen, *(slice(0, length) for length in part.shape[1:]))
+            values[where] = part
         return values
 
 

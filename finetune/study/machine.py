@@ -32,8 +32,9 @@ def versions() -> str:
     }
     found["blas"] = sorted(libraries)
     found["threads"] = 1  # of each worker, for BLAS and Numba
-    found["cpu"] = numba.config.CPU_NAME or llvm.get_host_cpu_name()
-    features = numba.config.CPU_FEATURES
+    config: Any = numba.config
+    found["cpu"] = config.CPU_NAME or llvm.get_host_cpu_name()
+    features = config.CPU_FEATURES
     if features is None:
         features = ",".join(
             f"+{name}" for name, there in sorted(llvm.get_host_cpu_features().items()) if there

@@ -52,11 +52,11 @@ class Archive(Mapping[str, NDArray[Any]]):
         attributes: dict[str, Any],
         readers: dict[str, Callable[[], NDArray[Any]]],
         about: dict[str, About],
-        n_planned: int,
+        planned: NDArray[np.int64],
     ) -> None:
         self.path = path
         self.attributes = attributes
-        self.n_planned = n_planned
+        self.planned = planned  # chip ids, complete or not
         self._readers = readers
         self._about = about
         self._arrays: dict[str, NDArray[Any]] = {}
@@ -90,10 +90,19 @@ class Archive(Mapping[str, NDArray[Any]]):
         """SI unit of a quantity, ``"1"`` for pure numbers."""
         return self._of(name).unit
 
+    def text(self, name: str) -> str:
+        """What a quantity means."""
+        return self._of(name).text
+
     @property
     def stages(self) -> list[str]:
         """Stages in order: `mapped`, then the strategies."""
         return [str(name) for name in self["stages"]]
+
+    @property
+    def n_planned(self) -> int:
+        """Trials when the experiment is done."""
+        return len(self.planned)
 
     @property
     def n_trials(self) -> int:

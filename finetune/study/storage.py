@@ -23,7 +23,7 @@ from finetune.study.quantities import FORMAT, FORMAT_VERSION, GROWING, QUANTITIE
 from finetune.study.seal import add_seal, check_seal, content_size
 from rramsim.checks import InputError
 
-__all__ = ["Condition", "fold", "migrate", "planned_chips", "stack", "write"]
+__all__ = ["QUANTITIES", "Condition", "check_format", "fold", "migrate", "planned_chips", "stack", "write"]
 
 BATCH = 1 << 27  # bytes of trials that are folded in at once
 CHUNK = 1 << 18  # bytes of a chunk, about
@@ -160,6 +160,18 @@ def migrate(path: Path) -> bool:
     return True
 
 
+def check_format(path: Path) -> None:
+    """Refuse what is no archive of rramsim, checksums or not."""
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            if file.attrs.get("format") != FORMAT:
+                raise InputError(f"{path}: an HDF5 file, but not an archive of rramsim")
+    except OSError as error:
+        raise InputError(f"{path}: not a readable HDF5 file ({error})") from None
+
+
 # -- parts of a file -------------------------------------------------------------------------------
 
 
@@ -232,7 +244,14 @@ def _add_scale(group: Any, dim: str, size: int) -> Any:
     name, limits = SCALES.get(dim, dim), (None,) if dim in ("trial", *GROWING) else (size,)
     source = group.get(COORDINATES.get(dim, "no/coordinates"))
     if source is None:
-        scale = group.create_dataset(name, (size,), ">f4", maxshape=limits, chunks=(1024,), track_times=False)
+        scale = group.create_dataset(
+            name,
+            (size,),
+            ">f4",
+            maxshape=limits,
+            chunks=(1024,) if None in limits else True,
+            track_times=False,
+        )
         scale.make_scale(DIMENSION_ONLY % size)
         text = "length of the axis"
     else:
@@ -315,7 +334,8 @@ def stack(values: list[NDArray[Any]], quantity: Quantity) -> NDArray[Any]:
     shape = tuple(max(lengths) for lengths in zip(*(a.shape for a in arrays), strict=True))
     stacked = np.full((len(arrays), *shape), quantity.fill, dtype=kind)
     for place, array in enumerate(arrays):
-        stacked[(place, *(slice(0, length) for length in array.shape))] = array
+        where: tuple[Any, ...] = (place, *(slice(0, length) for length in array.shape))
+        stacked[where] = array
     return stacked
 
 
