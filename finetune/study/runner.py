@@ -170,15 +170,29 @@ def run_study(
         with contextlib.ExitStack() as stack:
             labels = {plan.case.config.digest: plan.case.label for plan in plans}
             hear = None if notify is None else lambda said: notify(labels[said[0]], *said[1:])
-            if executor is not None:
-                engine = Engine(executor, max(workers, 32))
-            elif scheduler is not None:
-                engine = stack.enter_context(scheduler_engine(scheduler, workers))
-            else:
-                engine = stack.enter_context(process_engine(max(1, min(workers, n_tasks)), hear))
+            engine = stack.enter_context(_engine(executor, scheduler, workers, n_tasks, hear))
             _prepare(plans, out, name, engine, store, previous, fresh)
             _Writer(out, plans, engine, store, allow_mixed, on_trial).run()
         return open_study(out)
+
+
+@contextlib.contextmanager
+def _engine(
+    executor: Executor | None,
+    scheduler: str | None,
+    workers: int,
+    n_tasks: int,
+    hear: Callable[[Any], None] | None,
+) -> Iterator[Engine]:
+    """Who computes: the given executor, a Dask cluster, or processes of this machine."""
+    if executor is not None:
+        yield Engine(executor, max(workers, 32))
+    elif scheduler is not None:
+        with scheduler_engine(scheduler, workers) as cluster:
+            yield cluster
+    else:
+        with process_engine(max(1, min(workers, n_tasks)), hear) as processes:
+            yield processes
 
 
 @dataclass
