@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.study.journal import Record, read_journal
-from finetune.study.quantities import FORMAT, FORMAT_VERSION, LATER, QUANTITIES
+from finetune.study.quantities import FIRST, FORMAT, FORMAT_VERSION, QUANTITIES
 from finetune.study.results import About, Archive, Study, split_stage
 from finetune.study.seal import check_seal
 from rramsim.checks import InputError
@@ -159,7 +159,7 @@ class _Reader:
                 items[name] = item
 
         group.visititems(visit)
-        missing = sorted({"stages", "labels", "teacher/accuracy", *QUANTITIES} - set(items) - set(LATER))
+        missing = sorted({"stages", "labels", "teacher/accuracy", *FIRST} - set(items))
         if missing:
             raise InputError(f"{self._path}: the archive is damaged, it lacks {', '.join(missing[:4])}")
         chips = group["trial/chip"][()]
@@ -173,12 +173,13 @@ class _Reader:
             self._check_size(name, item, about[name].dims)
             readers[name] = functools.partial(self._read, name)
         result = Archive(self._path, attributes, readers, about, chips)
-        for name in LATER:
-            if name not in items:
-                quantity = QUANTITIES[name]
-                about[name] = About(quantity.dims, quantity.unit, quantity.text)
-                blank = np.full(len(self._rows), quantity.fill, quantity.dtype)
-                readers[name] = functools.partial(np.copy, blank)
+        sizes = {"trial": len(self._rows), "row": 0, "checkpoint": 0}
+        for name, item in items.items():
+            sizes |= {d: n for d, n in zip(about[name].dims, item.shape, strict=False) if d not in sizes}
+        for name in set(QUANTITIES) - set(items):
+            quantity = QUANTITIES[name]
+            about[name] = About(quantity.dims, quantity.unit, quantity.text)
+            readers[name] = functools.partial(self._absent, name, [sizes[dim] for dim in quantity.dims])
         return result
 
     def _check_size(self, name: str, item: Any, dims: tuple[str, ...]) -> None:
@@ -207,6 +208,15 @@ class _Reader:
             raise InputError(
                 f"{self._path}: {name} cannot be read ({type(error).__name__}: {error})"
             ) from None
+
+    def _absent(self, name: str, shape: list[int]) -> NDArray[Any]:
+        """A quantity that is younger than the archive; trials of the journal may have it."""
+        quantity = QUANTITIES[name]
+        values = np.full(shape, quantity.fill, "U1" if quantity.dtype == "str" else quantity.dtype)
+        for place, row in enumerate(self._rows.tolist()):
+            if row in self._late and name in self._late[row].values:
+                values[place] = self._late[row].values[name]
+        return values
 
     def _trials(self, name: str, item: Any) -> NDArray[Any]:
         rows = self._rows

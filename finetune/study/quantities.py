@@ -9,7 +9,7 @@ import numpy as np
 
 from rramsim.blackbox.protocol import LEDGER_QUANTITIES, LedgerQuantity
 
-__all__ = ["FORMAT", "FORMAT_VERSION", "GROWING", "LATER", "QUANTITIES", "Quantity"]
+__all__ = ["FIRST", "FORMAT", "FORMAT_VERSION", "GROWING", "QUANTITIES", "Quantity"]
 
 FORMAT = "rramsim archive"
 FORMAT_VERSION = 2
@@ -80,4 +80,13 @@ QUANTITIES: dict[str, Quantity] = {
     "timing/seconds": _real("wall clock of tuning and evaluation", "s", "stage"),
 }
 GROWING = ("row", "checkpoint")  # axes that grow with the longest trial; `fill` pads
-LATER = ("trial/platform",)  # quantities that archives of version 1 lack; `fill` stands for them
+# what every archive has since version 1; of the other quantities `fill` stands for those that one lacks
+FIRST = frozenset(
+    {
+        *("trial/chip", "trial/complete", "trial/accuracy", "trial/kl", "trial/predictions"),
+        *("trial/layer_error", "trial/overhead", "trial/finished", "timing/seconds", "cells/histogram"),
+        *(f"ledger/{name}" for name in ("vectors", "array_reads", "conversions", "cell_writes", "pulses")),
+        *(f"checkpoint/{name}" for name in ("stage", "label", "vectors", "cell_writes", "accuracy")),
+        *(f"history/{name}" for name in ("stage", "layer", "step", "quantity", "value")),
+    }
+)

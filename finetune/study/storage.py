@@ -276,6 +276,7 @@ def _grow_scale(group: Any, dim: str, size: int) -> None:
 def _extend(group: Any, chips: Sequence[int]) -> None:
     known = group["trial/chip"][()].tolist()
     new = [chip for chip in chips if chip not in set(known)]
+    _add_younger(group)
     for name, quantity in QUANTITIES.items():
         if quantity.dims[0] == "trial":
             group[name].resize(len(known) + len(new), axis=0)
@@ -299,6 +300,7 @@ def _batches(records: Iterable[Record]) -> Iterator[list[Record]]:
 
 def _fold(group: Any, records: list[Record]) -> None:
     """Write trials of one experiment at the places of their chips, the marks of completion last."""
+    _add_younger(group)
     places = {int(chip): row for row, chip in enumerate(group["trial/chip"][()])}
     complete = group["trial/complete"][()]
     todo = {places[r.chip]: r for r in records if not complete[places[r.chip]]}
@@ -319,6 +321,16 @@ def _fold(group: Any, records: list[Record]) -> None:
             group[name][(slice(rows[run[0]], rows[run[-1]] + 1), *inner)] = stacked[run[0] : run[-1] + 1]
     complete[rows] = 1
     group["trial/complete"][:] = complete
+
+
+def _add_younger(group: Any) -> None:
+    """Datasets of quantities that are younger than the archive."""
+    for name in [name for name in QUANTITIES if name not in group]:
+        quantity = QUANTITIES[name]
+        scales = [group[SCALES.get(dim, dim)] for dim in quantity.dims]
+        dataset = _add_quantity(group, name, quantity, [len(scale) for scale in scales])
+        for axis, scale in enumerate(scales):
+            dataset.dims[axis].attach_scale(scale)
 
 
 def stack(values: list[NDArray[Any]], quantity: Quantity) -> NDArray[Any]:
