@@ -201,8 +201,10 @@ def fit_device(csv: Path, out: Path | None, plot: Path | None) -> None:
 
 
 @main.command()
-def info() -> None:
-    """Versions, threads, data sets found, shipped networks."""
+@click.argument("config", required=False, type=click.Path(path_type=Path))
+@click.option("--plot", type=click.Path(path_type=Path), help="Draw the arrays of CONFIG into this file.")
+def info(config: Path | None, plot: Path | None) -> None:
+    """Versions, threads, data sets, networks; with an experiment's CONFIG how its layers lie on arrays."""
     import json
 
     import numba
@@ -212,6 +214,11 @@ def info() -> None:
     from rramsim.datasets.embedded import LOADERS, load_dataset
     from rramsim.datasets.teachers import load_teacher, teacher_names
 
+    if config is not None:
+        _chip_map(config, plot)
+        return
+    if plot is not None:
+        raise InputError("--plot needs the TOML file of an experiment, whose chip it draws")
     terminal = console()
     known = {"rramsim": _version(), **json.loads(versions())}
     terminal.print(", ".join(f"{name} {version}" for name, version in known.items()), highlight=False)
@@ -233,6 +240,39 @@ def info() -> None:
         shown = "" if accuracy is None else f"{100 * accuracy:.2f} %"
         table.add_row(name, str(network.metadata.get("dataset", "")), f"{_n_weights(network):,}", shown)
     terminal.print(table)
+
+
+def _chip_map(config: Path, plot: Path | None) -> None:
+    """Print, and draw, where the layers of an experiment's network lie on the arrays of its chips."""
+    from rich.table import Table
+
+    from finetune.study.config import load_experiment
+    from finetune.study.materials import Materials
+    from rramsim.chip.layout import TileLayout
+    from rramsim.chip.placement import place_layers
+    from rramsim.host.layer import layer_shapes
+
+    experiment = load_experiment(config)
+    shapes = layer_shapes(Materials.load(experiment).network)
+    layouts = {name: TileLayout.build(*shape, experiment.mapping) for name, shape in shapes.items()}
+    placed = place_layers(layouts, experiment.mapping)
+    table = Table("layer", "rows x columns", "arrays", "cells", "share of them")
+    for row in placed.table():
+        rows, columns = shapes[row["layer"]]
+        arrays = ", ".join(str(number) for number in row["tiles"])
+        table.add_row(row["layer"], f"{rows} x {columns}", arrays, f"{row['cells']:,}", f"{row['share']:.1%}")
+    terminal = console()
+    terminal.print(table)
+    terminal.print(
+        f"{len(placed.shapes)} arrays ({experiment.mapping.placement}), {placed.utilisation:.1%} of their "
+        "cells hold layers",
+        highlight=False,
+    )
+    if plot is not None:
+        from rramsim.chip.plot import map_figure
+
+        map_figure(placed, plot)
+        terminal.print(f"drawn: {plot}", highlight=False)
 
 
 # -- parts ----------------------------------------------------------------------------------------

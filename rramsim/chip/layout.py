@@ -26,7 +26,7 @@ class MappingConfig:
     tile_rows: int = setting(128, "1", "word lines of an array", "[1, 65536]")
     tile_cols: int = setting(128, "1", "bit lines of an array", "[1, 65536]")
     placement: Literal["cropped", "full", "packed"] = setting(
-        "cropped", "", "arrays cut to the layer, a whole array per block, or blocks that share arrays",
+        "full", "", "arrays cut to the layer, a whole array per block, or blocks that share arrays",
         choices=("cropped", "full", "packed"),
     )  # fmt: skip
     unused: Literal["reset", "floating"] = setting(
