@@ -121,6 +121,7 @@ def test_foreign_packages_stay_in_their_places() -> None:
     h5py_users = {
         "rramsim.hdf5",
         "finetune.study.archive",
+        "finetune.study.storage",
         "rramsim.network.storage",
         "rramsim.datasets.files",
     }
