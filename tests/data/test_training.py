@@ -69,7 +69,7 @@ NAMES = (
 )
 
 
-@pytest.mark.parametrize("name", [*NAMES, "lstm_fashion"])
+@pytest.mark.parametrize("name", [*NAMES, "mixer_fashion", "lstm_fashion"])
 def test_export_agrees_with_torch_and_survives_storage(script, tmp_path, name):
     dataset = load_dataset("digits" if name == "cnn_digits" else "fashion_mnist")
     few = dataclasses.replace(dataset, splits={"test": dataset["test"].take(50)})
