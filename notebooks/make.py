@@ -61,7 +61,7 @@ print(
 INSIDE_AN_ARRAY = [
     """# How much of a read is lost on the wires of an array, and where?
 
-An array of 64 x 64 cells with 2.5 ohm per wire segment, solved exactly; then the same network in SPICE form.""",
+An array of 64 x 64 cells with 2.5 ohm per wire segment, solved exactly; then the same as a SPICE netlist.""",
     """%matplotlib inline
 from pathlib import Path
 
@@ -78,7 +78,7 @@ solution = solve_crossbar(g, v, r_word=2.5, r_bit=2.5)
 array_figure(g, v, solution)""",
     """## Is the solution right?
 
-Kirchhoff's laws must hold: what flows in flows out, and the sources' power is dissipated in cells and wires.""",
+Kirchhoff's laws must hold: the currents that flow in also flow out.""",
     """balance = abs(solution.i_in.sum() - solution.i_out.sum()) / solution.i_out.sum()
 print(f"currents balance to {balance:.1e}")""",
     """## One matrix for every input
@@ -107,8 +107,15 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 from finetune import tune
-from rramsim import CellsConfig, ChipConfig, Deployment, SimulatedChip
-from rramsim import layer_shapes, load_dataset, load_teacher
+from rramsim import (
+    CellsConfig,
+    ChipConfig,
+    Deployment,
+    SimulatedChip,
+    layer_shapes,
+    load_dataset,
+    load_teacher,
+)
 
 network, data = load_teacher("cnn_digits"), load_dataset("digits")
 images, test = data["calibration"].images, data["test"]
