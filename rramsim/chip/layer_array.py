@@ -392,17 +392,14 @@ class LayerArray:
         Those of the cells around block k are `around_slope_k` and `around_offset_k`.
         """
         slope, offset = np.empty(self.cells.shape), np.empty(self.cells.shape)
-        around = []
-        for block, tile in zip(self.blocks, self.on_tiles, strict=True):
+        result = {"slope": slope, "offset": offset}
+        for index, (block, tile) in enumerate(zip(self.blocks, self.on_tiles, strict=True)):
             gain = self._gain_of(block)
             pair = tile.cell_drive(block, v_mean[block.rows] * gain, v_rms[block.rows] * gain)
             part, inner = (block.rows, block.lines), (block.on_rows, block.on_lines)
             slope[part], offset[part] = pair[0][inner], pair[1][inner]
             if tile.around is not None:
-                around.append(pair)
-        result = {"slope": slope, "offset": offset}
-        for index, pair in enumerate(around):
-            result[f"around_slope_{index}"], result[f"around_offset_{index}"] = pair
+                result[f"around_slope_{index}"], result[f"around_offset_{index}"] = pair
         return result
 
     def _gain_of(self, block: Block) -> Any:
