@@ -14,7 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rramsim.blackbox.codes import adc_code_max, dac_codes
-from rramsim.blackbox.mapping import column_scale, levels_from_weights, weights_from_levels
+from rramsim.blackbox.mapping import (
+    column_scale,
+    levels_from_weights,
+    weights_from_conductances,
+    weights_from_levels,
+)
 from rramsim.blackbox.protocol import ChipProtocol, HostPort, host_port
 from rramsim.blackbox.windows import WindowCodes
 from rramsim.checks import InputError
@@ -78,10 +83,24 @@ class Deployment:
 
     # -- mapping ------------------------------------------------------------------------------
 
-    def weights(self, layer: str) -> NDArray[np.float32]:
-        """The network's own weights of a layer, shape (n_rows, n_cols)."""
+    def weights(self, layer: str, *, realised: bool = False) -> NDArray[np.float32]:
+        """The network's own weights of a layer, shape (n_rows, n_cols).
+
+        `realised` gives those that the cells of a simulated chip hold now, in the same units, before the
+        host's gains and corrections: errors, drift and stuck cells included, wires and converters not. A
+        reference line counts as error-free. A real chip, or one behind a gate, does not tell.
+        """
         host = self.layers[layer]
-        return windows.matrices(self.network.node(host.node))[host.group]
+        if not realised:
+            return windows.matrices(self.network.node(host.node))[host.group]
+        conductances = getattr(self.chip, "conductances", None)
+        if conductances is None:
+            raise InputError(
+                "weights(realised=True) needs a simulated chip; a black box shows no conductance"
+            )
+        sheet = self._sheet
+        normalised = weights_from_conductances(conductances(layer), sheet.mapping, sheet.levels)
+        return (normalised * host.scale).astype(np.float32)
 
     def map(self, images: Any, *, program: bool = True, margin: float = 1.0) -> None:
         """Set converter ranges from the digital network on `images`, and write every layer once.
