@@ -20,6 +20,8 @@ class MappingConfig:
 
     kind: Literal["differential", "reference", "sliced"] = "differential"
     n_slices: int = 2  # only for "sliced"
+    reference: Literal["line", "digital"] = "line"  # only for "reference": who subtracts, and what
+    reference_level: int | None = None  # of the reference line's cells; a quarter of the levels by default
     tile_rows: int = 128  # word lines
     tile_cols: int = 128  # bit lines
 
@@ -34,6 +36,20 @@ class MappingConfig:
             )
 
     @property
+    def has_reference_line(self) -> bool:
+        """Whether each tile holds a bit line of mid-level cells that is subtracted before conversion."""
+        return self.kind == "reference" and self.reference == "line"
+
+    def level_of_reference(self, n_levels: int) -> int:
+        """Level of the reference line's cells."""
+        return n_levels // 4 if self.reference_level is None else self.reference_level
+
+    @property
+    def single_lines(self) -> bool:
+        """Whether bit lines of single cells are converted as they are, nothing subtracted."""
+        return self.kind == "reference" and self.reference == "digital"
+
+    @property
     def cells_per_weight(self) -> int:
         """Cells that hold one weight."""
         return {"differential": 2, "reference": 1, "sliced": 2 * self.n_slices}[self.kind]
@@ -46,7 +62,7 @@ class MappingConfig:
     @property
     def weights_per_tile(self) -> int:
         """Weight columns on one tile's bit lines."""
-        if self.kind == "reference":
+        if self.has_reference_line:
             return self.tile_cols - 1
         return self.tile_cols // self.cells_per_weight
 
@@ -86,7 +102,7 @@ class TileLayout:
             count = (last - first) * cells
             line_of[first:last] = start + np.arange(count).reshape(last - first, cells)
             line += count
-            if config.kind == "reference":
+            if config.has_reference_line:
                 reference_of[first:last] = line
                 line += 1
             lines.append((start, line))

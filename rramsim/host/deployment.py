@@ -14,7 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rramsim.blackbox.codes import adc_code_max, dac_codes
-from rramsim.blackbox.mapping import channel_weights, column_scale, levels_from_weights, weights_from_levels
+from rramsim.blackbox.mapping import (
+    channel_weights,
+    column_scale,
+    levels_from_weights,
+    levels_near,
+    unsubtracted,
+    weights_from_levels,
+    zero_points,
+)
 from rramsim.blackbox.protocol import ChipProtocol, Reading
 from rramsim.blackbox.windows import WindowCodes
 from rramsim.checks import InputError, check_array
@@ -93,6 +101,7 @@ class Deployment:
             x = values[source]
             for layer in self.layers_of(node_name):
                 self.set_input_range(layer, x)
+                self._set_zero_points(layer, x)
                 self.set_output_range(layer, self._partial_sums(layer, x), margin)
         if program:
             for layer in self.layers:
@@ -111,6 +120,17 @@ class Deployment:
         low = -sheet.v_read if host.signed else 0.0
         self.chip.configure(layer, input_range=(low, sheet.v_read))
         self._set_unit(layer)
+
+    def _set_zero_points(self, layer: str, x: NDArray[Any]) -> None:
+        """Where one cell holds a weight: scale, sign and zero point of each column, and its common mode."""
+        host, sheet = self.layers[layer], self._sheet
+        if sheet.mapping != "reference":
+            return
+        codes = self.codes(layer, x)
+        codes = codes[:: max(1, len(codes) // RANGE_VECTORS)].astype(np.float32)
+        energy = codes.var(axis=0, dtype=np.float64)
+        host.scale, host.zero_point = zero_points(self.weights(layer), energy, sheet)
+        host.common = -host.scale * (host.zero_point + unsubtracted(sheet))
 
     def set_output_range(self, layer: str, partial: NDArray[Any], margin: float = 1.0) -> None:
         """Choose the ADC range for partial sums of one row tile each.
@@ -154,6 +174,7 @@ class Deployment:
         weights = channel_weights(
             self.nearest_levels(layer), sheet.mapping, sheet.levels, per_line=sheet.adc_per_line
         )
+        weights = weights + unsubtracted(sheet)
         flat = weights.reshape(weights.shape[0], -1).astype(np.float32)
         drive = codes.astype(np.float32)
         return np.stack([drive[:, a:b] @ flat[a:b] for a, b in info.row_tiles], axis=1)
@@ -170,6 +191,8 @@ class Deployment:
         """Level targets nearest to `weights` (the network's own by default), after scaling."""
         host, sheet = self.layers[layer], self._sheet
         values = (self.weights(layer) if weights is None else weights) / host.scale
+        if host.zero_point is not None:
+            return levels_near(values + host.zero_point, sheet.mapping, sheet.levels)
         n_slices = self.chip.layers[layer].cells_per_weight // 2
         return levels_from_weights(values, sheet.mapping, sheet.levels, n_slices)
 
@@ -238,7 +261,7 @@ class Deployment:
             host_kernels.rescale_rows(reading.T, gain, offset, result)
         else:
             result[:] = reading.astype(np.float32) * gain + offset
-        correction = None if host.n_extra == 0 else host.correction(np.asarray(codes))
+        correction = None if host.n_extra == 0 else host.beside(np.asarray(codes))
         return result if correction is None else result + correction
 
     def execute(self, node: Node, x: NDArray[Any]) -> NDArray[np.float32]:
@@ -264,7 +287,7 @@ class Deployment:
         gain, offset = (host.gain * host.unit).astype(np.float32), host.offset.astype(np.float32)
         by_column = np.ascontiguousarray(reading.T).reshape(n_cols, n_images, positions)
         host_kernels.rescale_maps(by_column, gain, offset, out)
-        correction = host.correction(codes)
+        correction = host.beside(codes)
         if correction is not None:
             out += correction.reshape(n_images, n_cols, positions)
         if rank == 3:
