@@ -66,9 +66,8 @@ class Samples:
         self.work = work
         self.picks = work.sample(n_samples)
         raw = work.codes[self.picks].astype(np.float32)
-        self.x = raw - raw.mean(axis=0)
         self._common = _direction(raw) if host.common is not None else None
-        self.x = self._without_common(self.x)
+        self.x: NDArray[np.float32] = self._without_common(raw - raw.mean(axis=0))
         n = len(self.picks)
         self.gram = (self.x.T @ self.x).astype(np.float64) / n
         self.ideal = work.weights / host.scale
@@ -96,6 +95,16 @@ class Samples:
         outputs = _normalised(self.work, codes, self.work.read(self.picks, per_tile=True))
         if self._common is not None:
             outputs.tiles = np.stack([self._without_common(tile) for tile in outputs.tiles])
+        return self.without_reference(outputs)
+
+    def without_reference(self, outputs: TileOutputs) -> TileOutputs:
+        """Outputs less the error that was found of the reference lines (`HostLayer.reference_error`)."""
+        host = self.work.host
+        if host.reference_error is None or host.reference_of is None:
+            return outputs
+        error = host.reference_error.astype(np.float32)
+        for tile, (top, bottom) in enumerate(self.work.info.row_tiles):
+            outputs.tiles[tile] -= (self.x[:, top:bottom] @ error[top:bottom])[:, host.reference_of]
         return outputs
 
     def _without_common(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -123,8 +132,8 @@ class Samples:
 
 def _normalised(work: Work, driven: NDArray[np.integer], reading: Reading) -> TileOutputs:
     """Codes of `mvm` per tile, shape (n, n_row_tiles, n_cols), as a `TileOutputs`."""
-    codes = np.ascontiguousarray(reading.codes.transpose(1, 0, 2)) * work.unit.astype(np.float32)
-    codes = codes.astype(np.float32)
+    by_tile = np.ascontiguousarray(reading.codes.transpose(1, 0, 2))
+    codes: NDArray[np.float32] = (by_tile * work.unit.astype(np.float32)).astype(np.float32)
     constant = unsubtracted(work.sheet)
     if constant:
         for tile, (top, bottom) in enumerate(work.info.row_tiles):

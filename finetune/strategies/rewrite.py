@@ -15,6 +15,7 @@ from finetune.evidence.identify import (
     cell_factors,
     cell_unit,
     conductances,
+    find_reference_error,
     identify,
     identify_flops,
     learn,
@@ -201,7 +202,11 @@ class Rewrite(LayerStep):
         if work.host.levels is None:
             work.write(work.nearest_levels)
         samples = take_samples(work, self.follow, self.weights)
+        fresh = work.host.reference_error is None
         reading = samples.read()
+        find_reference_error(work, samples, reading)
+        if fresh:
+            reading = samples.without_reference(reading)
         spread, noise = learn(work, samples, reading, self.sigma_scale)
         first = samples.error(reading.total)
         n_before = int(work.cycles.sum())

@@ -162,7 +162,10 @@ def unsubtracted(sheet: Datasheet) -> float:
     return (sheet.levels[middle] - subtracted) / conductance_unit(sheet.mapping, sheet.levels)
 
 
-ASSUMED = {"additive": (0.0, 0.04), "lognormal": (0.1, 0.0)}  # spread that tuning leaves: of g, and of the window
+ASSUMED = {
+    "additive": (0.0, 0.04),
+    "lognormal": (0.1, 0.0),
+}  # spread that tuning leaves: of g, and of the window
 ASSUMED_ELSE = (0.1, 0.02)
 SHARES = np.linspace(0.0, 1.0, 11)  # of a column's largest weight of either sign, up to which it is held
 

@@ -22,7 +22,9 @@ class HostLayer:
     ``nominal = codes * unit + common * sum(x)``; `unit` converts ADC codes to the layer's own unit as if
     every cell were perfect, and x are the inputs the DAC really drove. `common` takes off what all cells of
     a column conduct alike, where a weight of 0 does not send 0 to the ADC: a sum of the inputs for each
-    vector, shared by all columns, and one product for each column.
+    vector, shared by all columns, and one product for each column. Where a reference line is subtracted
+    whose cells err, `reference_error` holds what was found of it: ``scale * (x @ reference_error)`` is taken
+    off too, one product for each row, shared by the columns of a tile.
     """
 
     node: str
@@ -36,6 +38,8 @@ class HostLayer:
     offset: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))  # (n_cols,)
     zero_point: NDArray[np.float64] | None = None  # (n_cols,) normalised chip weight that stands for 0
     common: NDArray[np.float64] | None = None  # (n_cols,)
+    reference_error: NDArray[np.float64] | None = None  # (n_rows, n_col_tiles) found error, normalised
+    reference_of: NDArray[np.int64] | None = None  # (n_cols,) column of `reference_error`
     levels: NDArray[np.int64] | None = None  # targets last written, (n_rows, n_cols, cells)
     down: NDArray[np.float64] | None = None  # (n_rows, rank)
     up: NDArray[np.float64] | None = None  # (rank, n_cols)
@@ -68,9 +72,20 @@ class HostLayer:
         if self.common is None:
             return None
         common = (self.common * self.x_step).astype(np.float32)
+        shared = np.ones((codes.shape[1], 1), dtype=np.float32)
+        if self.reference_error is not None:
+            shared = np.hstack([shared, self.reference_error.astype(np.float32)])
         if isinstance(codes, WindowCodes):
-            return codes.multiply(np.ones((codes.shape[1], 1))) * common[:, None, None]
-        return np.multiply.outer(codes.sum(axis=1, dtype=np.int64).astype(np.float32), common)
+            sums = codes.multiply(shared)
+            common_mode = sums[:, :1] * common[:, None, None]
+        else:
+            sums = codes.astype(np.float32) @ shared
+            common_mode = sums[:, :1] * common
+        if self.reference_of is not None:
+            scale = (self.scale * self.x_step).astype(np.float32)
+            part = np.take(sums, 1 + self.reference_of, axis=1)
+            common_mode -= part * (scale[:, None, None] if isinstance(codes, WindowCodes) else scale)
+        return common_mode
 
     def beside(self, codes: NDArray[Any] | WindowCodes) -> NDArray[np.float32] | None:
         """All that is added to ``gain * unit * reading + offset``, shaped as `correction`; None without."""
@@ -86,6 +101,7 @@ class HostLayer:
     def n_extra(self) -> int:
         """Digital numbers kept beside gain and offset (common mode, adapter and sparse entries)."""
         common = 0 if self.common is None else self.common.size
+        common += 0 if self.reference_error is None else self.reference_error.size
         dense = (
             common + (0 if self.down is None else self.down.size) + (0 if self.up is None else self.up.size)
         )
