@@ -1,6 +1,7 @@
 # make run       the main job: map, degrade, fine-tune, report (set-up is done once, in .venv)
 # make test      the test suite          make test-all  with the slow tests
 # make lint      style and types         make bench     benchmarks
+# make clean-cache  compiled kernels and bytecode; clean  the environment and all else that was made
 
 SHELL := /bin/sh
 VENV ?= .venv
@@ -12,7 +13,7 @@ PYTHON ?= $(shell for name in $(CANDIDATES); do \
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 ARGS ?=
 
-.PHONY: run test test-all lint bench clean
+.PHONY: run test test-all lint bench clean clean-cache
 
 run: $(VENV)/.ready
 	$(BIN)/rramsim run $(ARGS)
@@ -30,6 +31,9 @@ lint: $(VENV)/.ready-test
 
 bench: $(VENV)/.ready-bench
 	for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+clean-cache:
+	for folder in rramsim finetune benchmarks tests; do find $$folder -name __pycache__ -type d -prune -exec rm -rf {} +; done
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis *.egg-info

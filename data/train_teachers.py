@@ -38,7 +38,7 @@ BATCH = 128
 
 @dataclass(frozen=True)
 class Recipe:
-    """How one teacher is trained: SGD with Nesterov momentum on a one-cycle schedule."""
+    """How one teacher is trained: SGD with Nesterov momentum, or AdamW, on a one-cycle schedule."""
 
     dataset: str
     epochs: int
@@ -50,6 +50,7 @@ class Recipe:
     seed: int = 1
     start: str = ""  # teacher to go on from
     sigma: float = 0.0  # of ln G: variation-aware training, every weight on a pair of erring cells
+    adam: bool = False  # AdamW with decoupled decay, which transformers need
 
 
 RECIPES = {
@@ -67,6 +68,18 @@ RECIPES = {
     "resnet8_fashion_vat": Recipe(
         "fashion_mnist_full", epochs=10, peak_rate=0.06, crop_pad=2, flip=True, weight_decay=3e-4,
         start="resnet8_fashion", sigma=0.3,
+    ),
+    "depthwise_fashion": Recipe(
+        "fashion_mnist_full", epochs=10, peak_rate=4e-3, crop_pad=1, flip=True, weight_decay=1e-2, adam=True
+    ),
+    "vit_fashion": Recipe(
+        "fashion_mnist_full", epochs=10, peak_rate=2e-3, crop_pad=1, flip=True, weight_decay=5e-2, adam=True
+    ),
+    "mixer_fashion": Recipe(
+        "fashion_mnist_full", epochs=10, peak_rate=3e-3, crop_pad=1, flip=True, weight_decay=5e-2, adam=True
+    ),
+    "lstm_fashion": Recipe(
+        "fashion_mnist_full", epochs=6, peak_rate=4e-3, crop_pad=1, flip=True, weight_decay=1e-2, adam=True
     ),
 }  # fmt: skip
 LEVELS, ON_OFF = 16, 30.0  # of the cells that variation-aware training imagines
@@ -142,12 +155,153 @@ class DigitsCNN(nn.Module):
         return self.fc(x.flatten(1))
 
 
+class Separable(nn.Module):
+    """A depthwise 3x3 convolution and a pointwise one, each with batch norm and hard-swish."""
+
+    def __init__(self, c_in: int, c_out: int, stride: int = 1) -> None:
+        super().__init__()
+        self.depthwise = nn.Conv2d(c_in, c_in, 3, stride, 1, groups=c_in, bias=False)
+        self.norm1 = nn.BatchNorm2d(c_in)
+        self.pointwise = nn.Conv2d(c_in, c_out, 1, bias=False)
+        self.norm2 = nn.BatchNorm2d(c_out)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = F.hardswish(self.norm1(self.depthwise(x)))
+        y = F.hardswish(self.norm2(self.pointwise(y)))
+        return x + y if y.shape == x.shape else y
+
+
+class DepthwiseNet(nn.Module):
+    """MobileNet-like: four separable convolutions behind a strided one, 15,488 weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.norm = nn.Conv2d(1, 16, 3, 2, 1, bias=False), nn.BatchNorm2d(16)
+        self.blocks = nn.Sequential(
+            Separable(16, 32), Separable(32, 64, 2), Separable(64, 64), Separable(64, 96)
+        )
+        self.head = nn.Linear(96, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = F.hardswish(self.norm(self.stem(x)))
+        return self.head(self.blocks(x).mean((2, 3)))
+
+
+class Tokens(nn.Module):
+    """49 tokens from two strided convolutions (early convolutions, T. Xiao et al. 2021)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv1, self.norm = nn.Conv2d(1, 16, 3, 2, 1, bias=False), nn.BatchNorm2d(16)
+        self.conv2 = nn.Conv2d(16, width, 3, 2, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.conv2(F.relu(self.norm(self.conv1(x)))).flatten(2).transpose(1, 2)
+
+
+class Perceptron(nn.Module):
+    """Two linear layers with GELU between them, over the last axis."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(width, hidden), nn.Linear(hidden, width)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention over 49 tokens."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads, self.each = heads, width // heads
+        self.query, self.key, self.value, self.out = (nn.Linear(width, width) for _ in range(4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        q, k, v = (
+            part(x).reshape(-1, 49, self.heads, self.each).transpose(1, 2)
+            for part in (self.query, self.key, self.value)
+        )
+        weights = torch.softmax(q @ k.transpose(2, 3) * self.each**-0.5, dim=-1)
+        return self.out((weights @ v).transpose(1, 2).reshape(-1, 49, self.heads * self.each))
+
+
+class TransformerBlock(nn.Module):
+    """Attention and a perceptron, both behind layer norm and beside a shortcut."""
+
+    def __init__(self, width: int, heads: int, hidden: int) -> None:
+        super().__init__()
+        self.norm1, self.attention = nn.LayerNorm(width), Attention(width, heads)
+        self.norm2, self.mlp = nn.LayerNorm(width), Perceptron(width, hidden)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x + self.attention(self.norm1(x))
+        return x + self.mlp(self.norm2(x))
+
+
+class VisionTransformer(nn.Module):
+    """Three transformer blocks of width 48 on 49 tokens: 62,832 weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tokens = Tokens(48)
+        self.place = nn.Parameter(0.02 * torch.randn(1, 49, 48))
+        self.blocks = nn.Sequential(*(TransformerBlock(48, 4, 96) for _ in range(3)))
+        self.norm, self.head = nn.LayerNorm(48), nn.Linear(48, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.norm(self.blocks(self.tokens(x) + self.place)).mean(1))
+
+
+class MixerBlock(nn.Module):
+    """A perceptron over the tokens and one over the channels (I. Tolstikhin et al. 2021)."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.norm1, self.over_tokens = nn.LayerNorm(width), Perceptron(49, 64)
+        self.norm2, self.over_channels = nn.LayerNorm(width), Perceptron(width, hidden)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x + self.over_tokens(self.norm1(x).transpose(1, 2)).transpose(1, 2)
+        return x + self.over_channels(self.norm2(x))
+
+
+class Mixer(nn.Module):
+    """Three mixer blocks of width 48 on 49 tokens: 54,000 weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tokens = Tokens(48)
+        self.blocks = nn.Sequential(*(MixerBlock(48, 96) for _ in range(3)))
+        self.norm, self.head = nn.LayerNorm(48), nn.Linear(48, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.norm(self.blocks(self.tokens(x))).mean(1))
+
+
+class RowLSTM(nn.Module):
+    """An LSTM of 96 units that reads an image row by row: 48,576 weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm, self.head = nn.LSTM(28, 96, batch_first=True), nn.Linear(96, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y, _ = self.lstm(x[:, 0])
+        return self.head(y[:, -1])
+
+
 MODELS: dict[str, type[nn.Module]] = {
     "cnn_digits": DigitsCNN,
     "lenet5_fashion": LeNet5,
     "resnet8_fashion": ResNet8,
     "lenet5_fashion_vat": LeNet5,
     "resnet8_fashion_vat": ResNet8,
+    "depthwise_fashion": DepthwiseNet,
+    "vit_fashion": VisionTransformer,
+    "mixer_fashion": Mixer,
+    "lstm_fashion": RowLSTM,
 }
 
 
@@ -251,12 +405,15 @@ def train(name: str, data: Dataset, work: Path) -> tuple[nn.Module, dict[str, fl
     # batch norm and biases are not decayed: decay would only shrink the logits
     decayed = [p for p in model.parameters() if p.ndim > 1]
     others = [p for p in model.parameters() if p.ndim <= 1]
-    optimizer = torch.optim.SGD(
-        [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}],
-        lr=recipe.peak_rate,
-        momentum=0.9,
-        nesterov=True,
-    )
+    groups = [
+        {"params": decayed, "weight_decay": recipe.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    optimizer: torch.optim.Optimizer
+    if recipe.adam:
+        optimizer = torch.optim.AdamW(groups, lr=recipe.peak_rate)
+    else:
+        optimizer = torch.optim.SGD(groups, lr=recipe.peak_rate, momentum=0.9, nesterov=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, recipe.peak_rate, total_steps=recipe.epochs * n_steps, pct_start=0.2, cycle_momentum=False
     )
@@ -384,7 +541,13 @@ def export(name: str, model: nn.Module, data: Dataset, accuracies: dict[str, flo
     The gap between the logits must stay below 1e-5 of the largest logit, plain float32 rounding.
     """
     model = model.to(memory_format=torch.contiguous_format).eval()
-    nodes = export_resnet8(model) if isinstance(model, ResNet8) else export_small(model)
+    if isinstance(model, ResNet8):
+        nodes = export_resnet8(model)
+    elif isinstance(model, LeNet5 | DigitsCNN):
+        nodes = export_small(model)
+    else:  # as a user would: through torch's own exporter
+        made = Network.from_torch(model, torch.from_numpy(np.array(data["test"].images[:2])))
+        nodes = list(made.nodes)
     metadata = {
         "dataset": RECIPES[name].dataset.removesuffix("_full"),
         "mean": data.mean,

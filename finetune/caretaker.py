@@ -21,7 +21,7 @@ from finetune.bench import Bench
 from finetune.meter import Budget
 from finetune.strategies.composition import Composition, parse_strategy
 from finetune.strategies.maintain import Maintain
-from rramsim.blackbox.protocol import ChipProtocol, ForwardingChip, Reading
+from rramsim.blackbox.protocol import ChipProtocol, ForwardingChip, Read, Reading
 from rramsim.checks import InputError
 from rramsim.host.deployment import Deployment
 from rramsim.network import Network
@@ -270,7 +270,7 @@ class AlternatingReads(ForwardingChip):
             input_range = (-input_range[1], input_range[1])
         self._chip.configure(layer, input_range=input_range, output_range=output_range)
 
-    def mvm(self, layer: str, codes: ArrayLike, per_tile: bool = False) -> Reading:
+    def read_through(self, read: Read, layer: str, codes: ArrayLike, per_tile: bool) -> Reading:
         """Read with alternating polarity."""
         sent = np.asarray(codes, dtype=np.int32)
         bits = self._chip.datasheet.dac_bits
@@ -279,6 +279,6 @@ class AlternatingReads(ForwardingChip):
         first = self._parity.get(layer, 0)
         sign = 1 - 2 * ((first + np.arange(len(sent))) % 2).astype(np.int32)
         self._parity[layer] = (first + len(sent)) % 2
-        reading = self._chip.mvm(layer, sent * sign[:, None], per_tile)
+        reading = read(layer, sent * sign[:, None], per_tile)
         back = sign.reshape(-1, *([1] * (reading.codes.ndim - 1)))
         return Reading(reading.codes * back, reading.saturated)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sized
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rramsim.blackbox.protocol import ChipProtocol, ForwardingChip, Reading
-from rramsim.checks import InputError
+from rramsim.blackbox.protocol import ChipProtocol, ForwardingChip, Read, Reading
+from rramsim.config import check_settings, setting
 
 __all__ = ["Budget", "BudgetSpent", "MeteredChip"]
 
@@ -23,18 +23,17 @@ class Budget:
     All counts begin where the run begins, the first programming of a reset chip included.
     """
 
-    vectors: int | None = None  # input vectors (one per layer and position)
-    cell_writes: int | None = None  # programmed cells
-    writes_per_cell: float | None = None  # programmed cells over weight-holding cells
-    max_cycles: int | None = None  # writes of any single cell
-    images: int | None = None  # calibration images
-    seconds: float | None = None  # wall clock, looked at between layers and steps
+    vectors: int | None = setting(None, "1", "input vectors, one per layer and position", "[0, inf)")
+    cell_writes: int | None = setting(None, "1", "programmed cells", "[0, inf)")
+    writes_per_cell: float | None = setting(
+        None, "1", "programmed cells over weight-holding cells", "[0, inf]"
+    )
+    max_cycles: int | None = setting(None, "1", "writes of any single cell", "[0, inf)")
+    images: int | None = setting(None, "1", "calibration images", "[0, inf)")
+    seconds: float | None = setting(None, "s", "wall clock, looked at between layers and steps", "[0, inf]")
 
     def __post_init__(self) -> None:
-        for entry in fields(self):
-            value = getattr(self, entry.name)
-            if value is not None and not value >= 0:
-                raise InputError(f"budget: {entry.name} must be >= 0, got {value}")
+        check_settings(self, "budget: ")
 
 
 class BudgetSpent(Exception):
@@ -88,13 +87,13 @@ class MeteredChip(ForwardingChip):
         cycles[mask] += 1
         self.cell_writes += n_cells
 
-    def mvm(self, layer: str, codes: ArrayLike, per_tile: bool = False) -> Reading:
+    def read_through(self, read: Read, layer: str, codes: ArrayLike, per_tile: bool) -> Reading:
         """Read, if the budget allows all vectors."""
         n_vectors = len(codes) if isinstance(codes, Sized) else 1
         if n_vectors > self.vectors_left:
             raise BudgetSpent(f"reading {n_vectors} vectors of {layer!r} with {self.vectors_left} left")
         self.vectors += n_vectors
-        return self._chip.mvm(layer, codes, per_tile)
+        return read(layer, codes, per_tile)
 
     # -- what is left -------------------------------------------------------------------------
 

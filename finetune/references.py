@@ -49,7 +49,7 @@ def oracle(
     result = deployment.on(chip)
     window = np.asarray(sheet.levels)
     means = (window - window[0]) / (window[-1] - window[0])
-    values: dict[str, Any] = {"input": images}
+    values: dict[str, Any] = teacher.feed(images)
     teacher.evaluate(values, teacher.output, keep=set(teacher.mapped))
     trace = result.trace(images)
     for layer, host in result.layers.items():
@@ -79,15 +79,12 @@ def oracle(
             left -= int(proposal.mask.sum())
             result.write(layer, proposal.levels, proposal.mask)
         reading = chip.mvm(layer, codes).codes
-        target = values[host.node]
-        target = target[:, host.group * n_cols : (host.group + 1) * n_cols]
-        if target.ndim == 4:
-            target = target.transpose(0, 2, 3, 1)
-        z, y = target.reshape(-1, n_cols).astype(np.float64), reading * host.unit
+        node = result.network.node(host.node)
+        target = windows.to_columns(node, values[host.node], host.group)
+        z, y = target.astype(np.float64), reading * host.unit
         spread = np.maximum(np.square(y - y.mean(axis=0)).sum(axis=0), 1e-300)
         host.gain = ((y - y.mean(axis=0)) * (z - z.mean(axis=0))).sum(axis=0) / spread
         host.offset = z.mean(axis=0) - host.gain * y.mean(axis=0)
-        node = result.network.node(host.node)
         if host.group == len(windows.matrices(node)) - 1:
             trace.forget_after(host.node)
     return result

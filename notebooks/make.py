@@ -32,7 +32,7 @@ see only what the chip answers. The dashed line is the digital network.""",
 
 plot.accuracy_figure(archive)""",
     """table = archive.table()
-table.groupby("stage", sort=False)[["accuracy", "recovered", "writes_per_cell"]].agg(["mean", "min"])""",
+table.groupby("stage", sort=False)[["accuracy", "gap", "writes_per_cell"]].agg(["mean", "min"])""",
     """## What the cells look like
 
 Each colour is one level target. Where neighbours overlap, a weight lands on another value than was meant.""",

@@ -18,6 +18,10 @@ class InputError(ValueError):
     """A value from the user that cannot be used; the command line prints it in one line."""
 
 
+class UnitWarning(UserWarning):
+    """A setting has a magnitude that is not met in practice, as if a prefix had been forgotten."""
+
+
 class ConvergenceError(RuntimeError):
     """A solver gave up; carries `iterations`, `residual` and `tolerance`."""
 

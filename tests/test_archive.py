@@ -14,14 +14,12 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from hypothesis import given, strategies as st
 
 from finetune.study import archive as storage
 from finetune.study.archive import QUANTITIES, Archive, open_archive
 from finetune.study.config import ExperimentConfig
 from finetune.study.plot import FIGURES, draw_figures
 from finetune.study.runner import run_experiment
-from finetune.study.statistics import compare, spread
 from rramsim.checks import InputError
 from rramsim.config import parse
 
@@ -264,51 +262,6 @@ def test_figures(quick_archive: Archive, tmp_path: Path) -> None:
     assert figure.axes[0].get_ylabel() == "accuracy (%)"
     with pytest.raises(InputError, match="no layer 'conv3'"):
         FIGURES["levels"](quick_archive, layer="conv3")
-
-
-# -- statistics -----------------------------------------------------------------------------------
-
-
-def test_spread_by_hand() -> None:
-    over = spread([0.8, 0.9, 1.0])
-    assert (over.mean, over.worst, over.best, over.n) == (pytest.approx(0.9), 0.8, 1.0, 3)
-    assert over.std == pytest.approx(0.1)
-    assert spread([0.5]).std == 0.0
-    with pytest.raises(InputError, match="at least one"):
-        spread([])
-
-
-def test_compare_by_hand() -> None:
-    result = compare([0.9, 0.91, 0.93, 0.95, 0.99], [0.8, 0.8, 0.8, 0.8, 0.8])
-    assert result.mean == pytest.approx(0.136)
-    assert 0.1 <= result.low < result.mean < result.high <= 0.19
-    assert result.p_value == pytest.approx(2 / 2**5)  # all five signs agree
-    same = compare([0.5, 0.6], [0.5, 0.6])
-    assert (same.mean, same.low, same.high, same.p_value) == (0.0, 0.0, 0.0, 1.0)
-    assert np.isnan(compare([0.5], [0.4]).p_value)
-
-
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=12), st.floats(-0.5, 0.5))
-def test_a_shift_of_all_chips_is_found_exactly(values: list[float], shift: float) -> None:
-    result = compare(np.add(values, shift), values)
-    assert result.mean == pytest.approx(shift, abs=1e-12)
-    assert result.low == pytest.approx(shift, abs=1e-12)
-    assert result.high == pytest.approx(shift, abs=1e-12)
-    assert 0.0 <= result.p_value <= 1.0 or len(values) < 2
-
-
-def test_bootstrap_interval_covers() -> None:
-    """Percentile interval of 20 normal differences: nominal 95 %, known to fall short a little (about 93 %).
-
-    400 data sets at seed 0; 5 standard errors of a share of 0.93 are 0.064, so a false alarm has
-    probability below 1e-6.
-    """
-    rng = np.random.default_rng(0)
-    covered = 0
-    for _ in range(400):
-        result = compare(rng.normal(1.0, 1.0, 20), np.zeros(20))
-        covered += result.low <= 1.0 <= result.high
-    assert abs(covered / 400 - 0.93) < 0.064
 
 
 def test_reading_needs_no_experiment() -> None:

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from finetune.bench import Bench
 from rramsim.blackbox.protocol import Datasheet, LayerInfo, Reading
-from rramsim.host.deployment import Trace
 from rramsim.host.layer import HostLayer
+from rramsim.host.trace import Trace
+from rramsim.network import windows
 
 if TYPE_CHECKING:
     from finetune.evidence.samples import Samples
@@ -131,8 +132,7 @@ class Work:
     @property
     def sensitivity(self) -> NDArray[np.float64]:
         """Distillation loss per squared error of each column's pre-activation, shape (n_cols,)."""
-        n_cols = self.info.n_cols
-        columns = slice(self.host.group * n_cols, (self.host.group + 1) * n_cols)
+        columns = windows.channel_slice(self._bench.network.node(self.host.node), self.host.group)
         return self._bench.channel_sensitivity(self.host.node)[columns]
 
     @property
@@ -234,18 +234,15 @@ class Work:
 def target_columns(bench: Bench, layer: str) -> NDArray[np.float32]:
     """The teacher's pre-activations of a chip layer, ordered like its vectors."""
     host = bench.deployment.layers[layer]
-    values = bench.teacher_values(host.node)
-    n_cols = host.gain.size
-    part = values[:, host.group * n_cols : (host.group + 1) * n_cols]
-    if part.ndim == 2:
-        return np.ascontiguousarray(part, dtype=np.float32)
-    return np.ascontiguousarray(part.transpose(0, 2, 3, 1), dtype=np.float32).reshape(-1, n_cols)
+    values = np.asarray(bench.teacher_values(host.node), dtype=np.float32)
+    return windows.to_columns(bench.network.node(host.node), values, host.group)
 
 
 def column_spread(bench: Bench, layer: str) -> NDArray[np.float64]:
     """Standard deviation of the teacher's pre-activations in each column of a layer, floored."""
     host = bench.deployment.layers[layer]
-    values = bench.teacher_values(host.node)
-    part = values[:, host.group * host.gain.size : (host.group + 1) * host.gain.size]
-    spread = part.std(axis=tuple(axis for axis in range(part.ndim) if axis != 1)).astype(np.float64)
+    values, node = bench.teacher_values(host.node), bench.network.node(host.node)
+    axis = windows.channel_axis(node) % values.ndim
+    part = values[(*(slice(None),) * axis, windows.channel_slice(node, host.group))]
+    spread = part.std(axis=tuple(a for a in range(values.ndim) if a != axis)).astype(np.float64)
     return np.maximum(spread, 1e-3 * max(spread.max(initial=0.0), 1e-12))

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.evidence.sensitivity import descendants
-from rramsim.host.deployment import Deployment, Trace
+from rramsim.host.deployment import Deployment
+from rramsim.host.trace import Trace
 from rramsim.network import Node, windows
 
 __all__ = ["Measurement"]
@@ -63,13 +64,12 @@ class Measurement:
             self._trace.forget_after(first)
         for name in network.mapped:
             known = network.node(name).inputs[0] not in stale
-            columns = []
-            for layer in self.deployment.layers_of(name):
+            layers = self.deployment.layers_of(name)
+            for layer in layers:
                 if not (known and layer in self._readings):
                     codes = self._trace.codes(layer)
                     self._readings[layer] = (codes, self.deployment.chip.mvm(layer, codes).codes)
-                columns.append(self.deployment.finish(layer, *self._readings[layer]))
-            self._trace.put(name, columns)
+            self._trace.answer(name, [self._readings[layer][1] for layer in layers])
         return self._trace.activations(network.output)
 
     def changed(self, nodes: Iterable[str]) -> NDArray[np.float32]:
@@ -80,14 +80,14 @@ class Measurement:
         stale = self._stale(set(nodes))
         inputs = {network.node(name).inputs[0] for name in network.mapped}
         fresh = (set(network.mapped) | inputs) - stale
-        values = {name: self._trace.activations(name) for name in fresh}
+        values = network.feed(self.images) | {name: self._trace.activations(name) for name in fresh}
 
         def mapped(node: Node, x: NDArray[Any]) -> NDArray[np.float32]:
             if node.inputs[0] in stale:
                 return self.deployment.execute(node, x)
             layers = self.deployment.layers_of(node.name)
             columns = [self.deployment.finish(layer, *self._readings[layer]) for layer in layers]
-            return windows.raise_outputs(node, x.shape, columns)
+            return windows.from_columns(node, x.shape, columns)
 
         return network.evaluate(values, network.output, mapped=mapped)
 

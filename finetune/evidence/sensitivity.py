@@ -86,7 +86,7 @@ def channel_sensitivity(
     if not size > 0.0:
         raise InputError(f"size must be > 0, got {size:g}")
     node = network.node(name)
-    values: dict[str, NDArray[np.float32]] = {"input": np.asarray(images, dtype=np.float32)}
+    values: dict[str, NDArray[np.float32]] = network.feed(images)
     logits = network.evaluate(values, network.output, keep="all")
     later = descendants(network, name)
     before = {key: value for key, value in values.items() if key not in later}
@@ -97,15 +97,17 @@ def channel_sensitivity(
     for group, matrix in enumerate(windows.matrices(node)):
         errors = rng.standard_normal(matrix.shape).astype(np.float32)
         columns.append(windows.lower(node, x, group) @ errors)
-    field = windows.raise_outputs(node, x.shape, columns)
+    field = windows.from_columns(node, x.shape, columns)
 
-    others = tuple(axis for axis in range(clean.ndim) if axis != 1)
+    axis = windows.channel_axis(node) % clean.ndim
+    others = tuple(other for other in range(clean.ndim) if other != axis)
     wanted = size * clean.std(axis=others)
     present = np.sqrt(np.square(field).mean(axis=others))
-    weights, felt = np.zeros(clean.shape[1]), (wanted > 0) & (present > 0)
+    weights, felt = np.zeros(clean.shape[axis]), (wanted > 0) & (present > 0)
     for channel in np.flatnonzero(felt):
         moved = clean.copy()
-        moved[:, channel] += field[:, channel] * np.float32(wanted[channel] / present[channel])
+        where = (*(slice(None),) * axis, channel)
+        moved[where] += field[where] * np.float32(wanted[channel] / present[channel])
         outcome = network.evaluate(before | {name: moved}, network.output)
         change = fisher_factor(logits, outcome - logits, temperature)
         weights[channel] = 0.5 * np.square(change).sum(axis=1).mean() / wanted[channel] ** 2

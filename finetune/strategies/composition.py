@@ -8,7 +8,6 @@ import itertools
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from finetune.bench import Bench
@@ -17,7 +16,8 @@ from finetune.meter import BudgetSpent
 from finetune.strategies.base import COMPONENTS, LayerStep, Strategy, first_writes
 from rramsim.blackbox.protocol import ChipProtocol
 from rramsim.checks import InputError, nearest_name
-from rramsim.host.deployment import Trace
+from rramsim.host.trace import Trace
+from rramsim.network import windows
 
 __all__ = ["SCHEMES", "Composition", "LayerPass", "parse_strategy"]
 
@@ -31,7 +31,7 @@ class LayerPass(Strategy):
 
     def __init__(self, steps: list[LayerStep]) -> None:
         self.steps = steps
-        self._done: dict[str, list[NDArray[np.float32]]] = {}  # pre-activations per finished node
+        self._done: dict[str, list[NDArray[Any]]] = {}  # ADC codes of each finished node's layers
         self._next = 0
         self._trace: Trace | None = None
         self._knowledge = Knowledge()
@@ -46,7 +46,7 @@ class LayerPass(Strategy):
         total = {"vectors": 0.0, "cell_writes": 0.0}
         for node in bench.network.mapped:
             shape = bench.teacher_values(node).shape
-            n_vectors = int(np.prod(shape)) // shape[1]
+            n_vectors = shape[0] * windows.vectors_per_example(bench.network.node(node), shape)
             for layer in bench.deployment.layers_of(node):
                 plans = [step.plan_layer(bench, layer, n_vectors) for step in self.steps]
                 writes = [plan.get("cell_writes", 0.0) > 0.0 for plan in plans]
@@ -70,7 +70,7 @@ class LayerPass(Strategy):
         assert self._trace is not None
         nodes = bench.network.mapped
         node = nodes[self._next]
-        columns = []
+        readings = []
         try:
             for layer in bench.deployment.layers_of(node):
                 if bench.deployment.layers[layer].levels is None:
@@ -79,12 +79,12 @@ class LayerPass(Strategy):
                 work = Work(bench, self._trace, layer, self._knowledge)
                 for step in self.steps:
                     step.tune_layer(work)
-                columns.append(work.outputs())
+                readings.append(work.full_reading()[0])
         except BudgetSpent:
             self._write_rest(bench)
             raise
-        self._trace.put(node, columns)
-        self._done[node] = columns
+        self._trace.answer(node, readings)
+        self._done[node] = readings
         self._next += 1
         bench.checkpoint(node)
         return self._next == len(nodes)
@@ -97,20 +97,20 @@ class LayerPass(Strategy):
                 bench.deployment.write(layer, bench.deployment.nearest_levels(layer))
 
     def state_dict(self) -> dict[str, Any]:
-        """Finished pre-activations, position, what steps have learnt."""
+        """Readings of finished nodes, position, what steps have learnt."""
         return {
-            "done": {node: [c.copy() for c in columns] for node, columns in self._done.items()},
+            "done": {node: [codes.copy() for codes in readings] for node, readings in self._done.items()},
             "next": self._next,
             "knowledge": self._knowledge.state_dict(),
             "steps": [step.state_dict() for step in self.steps],
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Put finished pre-activations back, so that no layer is read again."""
+        """Answer for finished nodes with what was read, so that no layer is read again."""
         assert self._trace is not None
-        self._done = {node: list(columns) for node, columns in state["done"].items()}
-        for node, columns in self._done.items():
-            self._trace.put(node, columns)
+        self._done = {node: list(readings) for node, readings in state["done"].items()}
+        for node, readings in self._done.items():
+            self._trace.answer(node, readings)
         self._next = int(state["next"])
         self._knowledge = Knowledge.from_state(state["knowledge"])
         for step, entry in zip(self.steps, state["steps"], strict=True):

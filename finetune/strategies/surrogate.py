@@ -26,7 +26,7 @@ from finetune.strategies.base import Strategy, register
 from finetune.strategies.zeroth_order import positions
 from rramsim.blackbox.protocol import Tier
 from rramsim.checks import InputError
-from rramsim.network import Network, Node
+from rramsim.network import Network, Node, windows
 
 __all__ = ["Surrogate", "backward"]
 
@@ -116,7 +116,7 @@ def backward(network: Network, values: dict[str, Array], grad: Array, wanted: se
         for name, part in zip(
             node.inputs, _node_back(node, grads[node.name], inputs, values[node.name]), strict=False
         ):
-            if name != "input":
+            if name not in network.inputs:
                 grads[name] = grads[name] + part if name in grads else part
         if node.name not in wanted:
             del grads[node.name]
@@ -178,17 +178,14 @@ class Surrogate(Strategy):
         measurement = Measurement(deployment, bench.images[chosen])
         logits = measurement.base()
         values = {node.name: measurement.activations(node.name) for node in network.nodes}
-        values["input"] = bench.images[chosen]
+        values |= network.feed(bench.images[chosen])
         error = softmax(logits, self.temperature) - softmax(teacher, self.temperature)
         grads = backward(network, values, self.temperature * error / len(chosen), set(network.mapped))
 
         slope = np.zeros(parameters.n)
         for segment in parameters.segments:
             host = deployment.layers[segment.owner]
-            n_cols = host.gain.size
-            grad = grads[host.node]
-            grad = grad[:, host.group * n_cols : (host.group + 1) * n_cols]
-            flat = grad.transpose(0, 2, 3, 1).reshape(-1, n_cols) if grad.ndim == 4 else grad
+            flat = windows.to_columns(network.node(host.node), grads[host.node], host.group)
             if segment.kind == "gain":
                 _, reading = measurement.codes(segment.owner)
                 slope[segment.entries] = (flat * reading).sum(axis=0) * host.unit

@@ -25,6 +25,7 @@ from finetune.optimizers import METHODS, GaussNewton, Optimizer, make_optimizer
 from finetune.strategies.base import Strategy, register
 from rramsim.blackbox.protocol import Tier
 from rramsim.checks import InputError, nearest_name
+from rramsim.network import windows
 
 __all__ = ["ZerothOrder", "positions", "tail_layers"]
 
@@ -34,8 +35,8 @@ N_FOLDS = 4  # groups of images for the held-out choice of the damping
 
 def positions(bench: Bench, node: str) -> int:
     """Vectors one image sends to a mapped node (over all its groups)."""
-    shape = bench.teacher_values(node).shape
-    return int(np.prod(shape[2:], dtype=np.int64)) * len(bench.deployment.layers_of(node))
+    per_image = windows.vectors_per_example(bench.network.node(node), bench.teacher_values(node).shape)
+    return per_image * len(bench.deployment.layers_of(node))
 
 
 def vectors_behind(bench: Bench, node: str) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from finetune.study.statistics import Ratio, recovered_fraction
+from rramsim.blackbox.protocol import LEDGER_QUANTITIES, LedgerQuantity
 from rramsim.checks import InputError
 
 __all__ = [
@@ -30,12 +33,14 @@ __all__ = [
     "extend",
     "open_archive",
     "planned_chips",
+    "split_stage",
     "versions",
     "write_trial",
 ]
 
 FORMAT = "rramsim archive"
 FORMAT_VERSION = 1
+AGE = re.compile(r" \+ (\S+ (?:reads|s))$")  # how `ExperimentConfig.stages` names a method at an age
 
 
 @dataclass(frozen=True)
@@ -49,8 +54,9 @@ class Quantity:
     fill: Any = 0
 
 
-def _count(text: str) -> Quantity:
-    return Quantity("int64", ("trial", "stage", "layer"), "1", text)
+def _ledger(entry: LedgerQuantity) -> Quantity:
+    fill: Any = np.nan if entry.kind == "float64" else 0
+    return Quantity(entry.kind, ("trial", "stage", "layer"), entry.unit, entry.text, fill)
 
 
 def _real(text: str, unit: str, *dims: str) -> Quantity:
@@ -77,14 +83,7 @@ QUANTITIES: dict[str, Quantity] = {
     ),
     "trial/overhead": _real("extra digital numbers over the number of weights", "1", "stage"),
     "trial/finished": Quantity("uint8", ("trial", "stage"), "1", "0 where the budget ended the tuning"),
-    "ledger/vectors": _count("input vectors"),
-    "ledger/array_reads": _count("array reads: tile x phase x bit"),
-    "ledger/conversions": _count("ADC conversions"),
-    "ledger/cell_writes": _count("cells under write masks, changed or not"),
-    "ledger/pulses": _count("programming pulses"),
-    "ledger/max_cycles": _count("most writes of any cell"),
-    "ledger/seconds": _real("array time, where a source gives it", "s", "stage", "layer"),
-    "ledger/joules": _real("energy, where a source gives it", "J", "stage", "layer"),
+    **{f"ledger/{entry.name}": _ledger(entry) for entry in LEDGER_QUANTITIES.values() if entry.cost},
     "cells/histogram": Quantity(
         "int64",
         ("trial", "layer", "level", "bin"),
@@ -310,16 +309,19 @@ class Archive(Mapping[str, NDArray[Any]]):
             raise InputError(f"{self.path}: no stage {stage!r}; stages are {', '.join(self.stages)}")
         return self["trial/accuracy"][:, self.stages.index(stage)]
 
-    def recovered(self, stage: str) -> NDArray[np.float64]:
-        """R = (accuracy - mapped) / (teacher - mapped) of each trial; NaN where mapping lost nothing."""
-        mapped = self.accuracy("mapped")
-        lost = self.teacher_accuracy - mapped
-        return np.where(lost > 0, (self.accuracy(stage) - mapped) / np.where(lost > 0, lost, 1.0), np.nan)
+    def recovered(self, stage: str) -> Ratio:
+        """R = mean(accuracy - mapped) / mean(teacher - mapped) over chips, with its interval.
+
+        `mapped` is that of the stage's own age; see `finetune.study.statistics.recovered_fraction`.
+        """
+        age = split_stage(stage)[1]
+        plain = f"mapped + {age}" if age else "mapped"
+        return recovered_fraction(self.accuracy(stage), self.accuracy(plain), self.teacher_accuracy)
 
     def cost(self, quantity: str, stage: str) -> NDArray[np.float64]:
-        """A ledger quantity summed over layers (the largest of `max_cycles`), shape (n_trials,)."""
+        """A ledger quantity summed over layers (or the largest, of `max_cycles`), shape (n_trials,)."""
         values = self[f"ledger/{quantity}"][:, self.stages.index(stage)]
-        return values.max(axis=1) if quantity == "max_cycles" else values.sum(axis=1)
+        return values.max(axis=1) if LEDGER_QUANTITIES[quantity].largest else values.sum(axis=1)
 
     def writes_per_cell(self, stage: str) -> NDArray[np.float64]:
         """Cell writes over weight-holding cells, shape (n_trials,)."""
@@ -334,13 +336,11 @@ class Archive(Mapping[str, NDArray[Any]]):
                     "chip": chip,
                     "stage": stage,
                     "accuracy": float(self["trial/accuracy"][trial, index]),
-                    "recovered": float(self.recovered(stage)[trial]),
+                    "gap": self.teacher_accuracy - float(self["trial/accuracy"][trial, index]),
                     "kl": float(self["trial/kl"][trial, index]),
                 }
-                for name in ("vectors", "array_reads", "conversions", "cell_writes", "pulses", "max_cycles"):
-                    row[name] = int(self.cost(name, stage)[trial])
-                for name in ("seconds", "joules"):
-                    row[name] = float(self.cost(name, stage)[trial])
+                costs = [name for name in LEDGER_QUANTITIES if f"ledger/{name}" in self]
+                row |= {name: self.cost(name, stage)[trial].item() for name in costs}
                 row["writes_per_cell"] = float(self.writes_per_cell(stage)[trial])
                 rows.append(row)
         try:
@@ -352,6 +352,18 @@ class Archive(Mapping[str, NDArray[Any]]):
     def without_timing(self) -> dict[str, NDArray[Any]]:
         """Every array outside `/timing`: what must be equal bit for bit between two runs."""
         return {name: values for name, values in self._arrays.items() if not name.startswith("timing/")}
+
+
+def split_stage(stage: str) -> tuple[str, str]:
+    """Method and age of a stage; the age is "" right after the method's work.
+
+    Examples
+    --------
+    >>> split_stage("lsq.affine + adapter + 1e+06 reads")
+    ('lsq.affine + adapter', '1e+06 reads')
+    """
+    found = AGE.search(stage)
+    return (stage, "") if found is None else (stage[: found.start()], found.group(1))
 
 
 def open_archive(path: str | Path) -> Archive:

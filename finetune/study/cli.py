@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 import threading
 from collections.abc import Iterator
@@ -13,11 +12,11 @@ from typing import Any
 
 import click
 
+from finetune.study.report import console, print_comparison, print_plan, print_sweep, print_table
 from rramsim.checks import InputError
+from rramsim.parallel import cores
 
 __all__ = ["main"]
-
-WIDE = 156  # columns where no terminal tells its width
 
 
 class _Commands(click.Group):
@@ -77,19 +76,19 @@ def run(
     settings = default_experiment() if config is None else load_experiment(config)
     settings = settings.replaced(seed=seed, chips=_chips(chips))
     if dry_run:
-        _print_plan(settings, _cores() if workers is None else workers)
+        print_plan(settings, cores() if workers is None else workers)
         return
     out = Path("results") / f"{settings.experiment.name}.h5" if out is None else out
     with _progress(settings) as (notify, on_trial):
         archive = run_experiment(
             settings,
             out,
-            workers=_cores() if workers is None else workers,
+            workers=cores() if workers is None else workers,
             fresh=fresh,
             notify=notify,
             on_trial=on_trial,
         )
-    _print_table(archive)
+    print_table(archive)
     _note_overlap(settings.cells)
     click.echo(f"archive: {out}")
     if not no_figures:
@@ -120,30 +119,13 @@ def sweep(
             archives[case.label] = run_experiment(
                 settings,
                 folder / case.file_name,
-                workers=_cores() if workers is None else workers,
+                workers=cores() if workers is None else workers,
                 fresh=fresh,
                 notify=notify,
                 on_trial=on_trial,
             )
-    _print_sweep(name, archives)
+    print_sweep(name, archives)
     click.echo(f"archives: {folder}")
-
-
-def _print_sweep(name: str, archives: dict[str, Any]) -> None:
-    """Mean accuracy and worst chip of every stage and case."""
-    from rich.table import Table
-
-    from finetune.study.statistics import spread
-
-    table = Table(title=f"{name}: accuracy in %, mean over chips (worst chip)")
-    table.add_column("stage")
-    for label in archives:
-        table.add_column(label, justify="right")
-    stages = next(iter(archives.values())).stages
-    for stage in stages:
-        overs = [spread(100 * archive.accuracy(stage)) for archive in archives.values()]
-        table.add_row(stage, *(f"{over.mean:.2f} ({over.worst:.2f})" for over in overs))
-    _console().print(table)
 
 
 @main.command()
@@ -156,8 +138,26 @@ def report(archive: Path, out: Path | None) -> None:
     from finetune.study.archive import open_archive
 
     content = open_archive(archive)
-    _print_table(content)
+    print_table(content)
     _draw(content, archive.with_suffix("") if out is None else out)
+
+
+@main.command()
+@click.argument("archive", type=click.Path(path_type=Path))
+@click.option("--by", default="strategy", help="Compare `strategy` or `age` [default: strategy].")
+@click.option("--baseline", help="What the others are compared with [default: the best, or the fresh chip].")
+@click.option("--csv", type=click.Path(path_type=Path), help="Write all columns into this file too.")
+def compare(archive: Path, by: str, baseline: str | None, csv: Path | None) -> None:
+    """Paired differences within an archive: intervals, exact tests, effect size, chips needed."""
+    from finetune.study.analysis import compare_stages
+    from finetune.study.archive import open_archive
+
+    content = open_archive(archive)
+    frame = compare_stages(content, by=by, baseline=baseline)
+    print_comparison(content, frame)
+    if csv is not None:
+        with _written(csv):
+            frame.to_csv(csv, index=False)
 
 
 @main.command()
@@ -169,7 +169,7 @@ def presets(name: str | None, plot: Path | None) -> None:
 
     from rramsim.cell import list_presets, load_preset
 
-    console = _console()
+    terminal = console()
     if name is None:
         if plot is not None:
             raise InputError("--plot needs the name of a preset")
@@ -177,19 +177,19 @@ def presets(name: str | None, plot: Path | None) -> None:
         for entry in list_presets():
             preset = load_preset(entry)
             table.add_row(entry, preset.title, ", ".join(preset.needs))
-        console.print(table)
+        terminal.print(table)
         return
     preset = load_preset(name)
     table = Table("quantity", "value", "unit", "mark", "source", title=f"{preset.name}: {preset.title}")
     for item in preset.evidence:
         table.add_row(item.key, _brief(item.value), item.unit, item.mark, item.source)
-    console.print(table)
+    terminal.print(table)
     if preset.note:
-        console.print(preset.note)
+        terminal.print(preset.note)
     for key, source in preset.sources.items():
-        console.print(f"{key}: {source}", highlight=False, markup=False)
+        terminal.print(f"{key}: {source}", highlight=False, markup=False)
     if preset.needs:
-        console.print(f"set yourself: {', '.join(f'cells.{key}' for key in preset.needs)}")
+        terminal.print(f"set yourself: {', '.join(f'cells.{key}' for key in preset.needs)}")
     if plot is not None:
         from rramsim.cell.plot import preset_figure
 
@@ -231,10 +231,10 @@ def info() -> None:
     from rramsim.datasets.embedded import LOADERS, load_dataset
     from rramsim.datasets.teachers import load_teacher, teacher_names
 
-    console = _console()
+    terminal = console()
     known = {"rramsim": _version(), **json.loads(versions())}
-    console.print(", ".join(f"{name} {version}" for name, version in known.items()), highlight=False)
-    console.print(f"{_cores()} cores, {numba.get_num_threads()} threads of Numba", highlight=False)
+    terminal.print(", ".join(f"{name} {version}" for name, version in known.items()), highlight=False)
+    terminal.print(f"{cores()} cores, {numba.get_num_threads()} threads of Numba", highlight=False)
     table = Table("data set", "found")
     for name in LOADERS:
         if name == "fashion_mnist_full":
@@ -244,23 +244,17 @@ def info() -> None:
             table.add_row(name, load_dataset(name).describe())
         except InputError as error:
             table.add_row(name, f"no: {error}")
-    console.print(table)
+    terminal.print(table)
     table = Table("network", "data set", "weights", "test accuracy")
     for name in teacher_names():
         network = load_teacher(name)
         accuracy = network.metadata.get("test_accuracy")
         shown = "" if accuracy is None else f"{100 * accuracy:.2f} %"
         table.add_row(name, str(network.metadata.get("dataset", "")), f"{_n_weights(network):,}", shown)
-    console.print(table)
+    terminal.print(table)
 
 
 # -- parts ----------------------------------------------------------------------------------------
-
-
-def _console() -> Any:
-    from rich.console import Console
-
-    return Console(width=None if sys.stdout.isatty() else WIDE)
 
 
 def _note_overlap(cells: Any) -> None:
@@ -274,12 +268,6 @@ def _note_overlap(cells: Any) -> None:
         check_overlap(cells)
     for entry in caught:
         click.echo(f"note: {entry.message}", err=True)
-
-
-def _cores() -> int:
-    import os
-
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _n_weights(network: Any) -> int:
@@ -347,117 +335,6 @@ def _progress(settings: Any) -> Iterator[tuple[Any, Any]]:
             bars.console.print(line(chip, accuracy), highlight=False)
 
         yield notify, on_trial
-
-
-def _print_plan(settings: Any, workers: int) -> None:
-    """Predicted costs of one chip, strategy by strategy, and a rough time of the whole run."""
-    from rich.table import Table
-
-    from finetune.study.trial import plan_methods
-
-    rows, n_chips = plan_methods(settings), len(settings.experiment.chip_ids)
-    caption = (
-        "predicted for one chip; times of one thread, within a factor of about three; a strategy that begins "
-        "with another one of the list goes on from there"
-    )
-    table = Table(title=f"{settings.experiment.name}: plan, nothing was run", caption=caption)
-    table.add_column("strategy")
-    for name in ("tier", "vectors", "cell writes", "writes/cell", "tuning (s)", "evaluation (s)"):
-        table.add_column(name, justify="right")
-    tuning = {row["strategy"]: row["tuning_seconds"] for row in rows}
-    seconds = max((row["evaluation_seconds"] for row in rows), default=0.0)  # of plain mapping
-    for row in rows:
-        seconds += row["tuning_seconds"] - tuning.get(row["starts_with"], 0.0) + row["evaluation_seconds"]
-        table.add_row(
-            row["strategy"].replace("[", r"\["),
-            row["tier"],
-            f"{row['vectors']:.3g}",
-            f"{row['cell_writes']:.0f}",
-            f"{row['writes_per_cell']:.2f}",
-            f"{row['tuning_seconds']:.1f}",
-            f"{row['evaluation_seconds']:.1f}",
-        )
-    _console().print(table)
-    busy = max(1, min(workers, n_chips * max(len(rows), 1)))
-    click.echo(f"{n_chips} chips on {busy} workers: about {seconds * n_chips / busy / 60:.1f} min")
-
-
-def _print_table(archive: Any) -> None:
-    """Teacher, mapped and tuned accuracy with spread, paired differences, costs."""
-    import numpy as np
-    from rich.table import Table
-
-    from finetune.study.statistics import compare, spread
-
-    if archive.n_trials == 0:
-        raise InputError(f"{archive.path}: has no complete trial yet; `rramsim run` continues it")
-    n_images = archive["trial/predictions"].shape[2]
-    chips = (
-        f"{archive.n_trials} of {archive.n_planned}"
-        if archive.n_trials < archive.n_planned
-        else str(archive.n_trials)
-    )
-    what = f"{archive.attributes['network']} on {archive.attributes['dataset']}"
-    caption = (
-        "accuracy in %: mean ± standard deviation over chips; gap to the teacher and gain over mapped in "
-        "points: paired, 95 % bootstrap interval, Wilcoxon p; R: share of the lost accuracy recovered; "
-        "writes: mapping included; digital: numbers kept beside the chip over weights"
-    )
-    apart = [stage for stage in archive.stages if _apart(stage)]
-    if apart:
-        caption += (
-            "; * no fair competitor: designed vectors amount to write-verify, reference points know more"
-        )
-    table = Table(title=f"{what}: {chips} chips, {n_images:,} test images", caption=caption)
-    heads = (
-        "accuracy",
-        "worst",
-        "gap",
-        "gain over mapped",
-        "p",
-        "R",
-        "array reads",
-        "writes/cell",
-        "digital",
-    )
-    table.add_column("stage", justify="left", min_width=17, overflow="fold")
-    for name in heads:
-        table.add_column(name, justify="right")
-    teacher = np.full(archive.n_trials, 100 * archive.teacher_accuracy)
-    table.add_row("teacher (digital)", f"{teacher[0]:.2f}", *[""] * (len(heads) - 1))
-    for index, stage in enumerate(archive.stages):
-        accuracy = 100 * archive.accuracy(stage)
-        over, gap = spread(accuracy), compare(teacher, accuracy)
-        cells = [stage + " *" * (stage in apart), f"{over.mean:.2f} ± {over.std:.2f}", f"{over.worst:.2f}"]
-        cells.append(f"{gap.mean:.2f} [{gap.low:.2f}, {gap.high:.2f}]")
-        if stage == "mapped":
-            cells += ["", "", ""]
-        else:
-            gain = compare(accuracy, 100 * archive.accuracy("mapped"))
-            recovered = archive.recovered(stage)
-            cells += [
-                f"{gain.mean:+.2f} [{gain.low:+.2f}, {gain.high:+.2f}]",
-                "" if np.isnan(gain.p_value) else f"{gain.p_value:.2g}",
-                "" if np.isnan(recovered).all() else f"{100 * np.nanmean(recovered):.0f} %",
-            ]
-        cells += [
-            f"{archive.cost('array_reads', stage).mean():.3g}",
-            f"{archive.writes_per_cell(stage).mean():.2f}",
-            f"{100 * archive['trial/overhead'][:, index].mean():.1f} %",
-        ]
-        table.add_row(*(cell.replace("[", r"\[") for cell in cells))
-    _console().print(table)
-
-
-def _apart(stage: str) -> bool:
-    """Whether a stage is no fair competitor: it sends designed vectors, or looks behind the curtain."""
-    from finetune.strategies.composition import parse_strategy
-    from rramsim.blackbox.protocol import Tier
-
-    method = re.sub(r" \+ \S+ reads$", "", stage)
-    if method == "mapped":
-        return False
-    return parse_strategy(method).needed_tier >= Tier.PROBE or "reference." in method
 
 
 def _draw(archive: Any, folder: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from rramsim.chip.converters import ConverterConfig
 from rramsim.chip.layout import MappingConfig
 from rramsim.chip.simulated import ChipConfig
 from rramsim.circuit.wiring import WiresConfig
-from rramsim.config import digest, parse, read_toml, to_toml
+from rramsim.config import check_settings, digest, parse, read_toml, setting, to_toml
 
 __all__ = [
     "FIRST_CHIP",
@@ -33,29 +33,32 @@ FIRST_CHIP = 100  # chips 0-9 choose hyper-parameters, these report
 class ExperimentTable:
     """The table [experiment]: what runs, on which images and chips."""
 
-    name: str = "experiment"
-    seed: int = 0
-    chips: int | tuple[int, ...] = 5  # a count (ids from 100 on) or the ids themselves
-    dataset: str = "fashion_mnist"  # name or path, see `rramsim.load_dataset`
-    network: str = "resnet8_fashion"  # shipped teacher or path of a network file
-    n_calibration: int = 256  # unlabelled images the tuner may use
-    n_test: int | None = None  # first test images; None: all
-    n_layer_images: int = 64  # calibration images for the error of each layer; 0 leaves it out
-    n_checkpoint: int = 0  # test images at checkpoints within a tuning; 0: no checkpoints
+    name: str = setting("experiment", "", "name of the experiment and of its archive")
+    seed: int = setting(0, "1", "seed of all random streams", "[0, inf)")
+    chips: int | tuple[int, ...] = setting(
+        5, "1", "a count (ids from 100 on) or the ids themselves", "[0, inf)"
+    )
+    dataset: str = setting("fashion_mnist", "", "name or path of a data set")
+    network: str = setting("resnet8_fashion", "", "shipped teacher, or the path of a network file")
+    n_calibration: int = setting(256, "1", "unlabelled images that the tuner may use", "[2, inf)")
+    n_test: int | None = setting(
+        None, "1", "number of test images, the first ones", "[1, inf)", default_text="all"
+    )
+    n_layer_images: int = setting(
+        64, "1", "calibration images for the error of each layer; 0 leaves it out", "[0, inf)"
+    )
+    n_checkpoint: int = setting(
+        0, "1", "test images at checkpoints within a tuning; 0: no checkpoints", "[0, inf)"
+    )
 
     def __post_init__(self) -> None:
+        check_settings(self)
         if (
             not self.name
             or any(letter in self.name for letter in '/\\:*?"<>|\0')
             or self.name.startswith(".")
         ):
             raise InputError(f"name must be usable as a file name, got {self.name!r}")
-        if self.seed < 0:
-            raise InputError(f"seed must be >= 0, got {self.seed}")
-        for name, least in (("n_calibration", 2), ("n_test", 1), ("n_layer_images", 0), ("n_checkpoint", 0)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise InputError(f"{name} must be >= {least} images, got {value}")
         ids = self.chip_ids
         if not ids:
             raise InputError("chips must be at least 1 or a list of chip ids, got none")
@@ -74,8 +77,10 @@ class ExperimentTable:
 class TuningTable:
     """The table [tuning]: strategies, each on the same chips from the same start, and their budget."""
 
-    strategies: tuple[str, ...] = ("batch_norm", "lsq.affine")
-    budget: Budget = field(default_factory=Budget)
+    strategies: tuple[str, ...] = setting(
+        ("batch_norm", "lsq.affine"), "", "strategies, each tuned from the same mapped chip"
+    )
+    budget: Budget = setting(Budget, "", "limits of one tuning run; what is absent is free")
 
     def __post_init__(self) -> None:
         from finetune.strategies.composition import parse_strategy
@@ -95,9 +100,12 @@ class LifetimeTable:
     The reads repeat the vectors of the calibration images; each count is since the tuning.
     """
 
-    reads: tuple[float, ...] = ()
+    reads: tuple[float, ...] = setting(
+        (), "1", "reads of every layer after which accuracy is evaluated again", "[0, inf)"
+    )
 
     def __post_init__(self) -> None:
+        check_settings(self)
         if any(not n > 0 for n in self.reads) or list(self.reads) != sorted(set(self.reads)):
             raise InputError(f"reads must be positive and ascend, got {list(self.reads)}")
 
@@ -106,15 +114,15 @@ class LifetimeTable:
 class ExperimentConfig:
     """One experiment; every field is a table of the TOML file, and every table may be left out."""
 
-    experiment: ExperimentTable = field(default_factory=ExperimentTable)
-    mapping: MappingConfig = field(default_factory=MappingConfig)
-    converters: ConverterConfig = field(default_factory=ConverterConfig)
-    cells: CellsConfig = field(default_factory=CellsConfig)
-    faults: FaultsConfig = field(default_factory=FaultsConfig)
-    disturb: DisturbConfig = field(default_factory=DisturbConfig)
-    wires: WiresConfig | None = None
-    tuning: TuningTable = field(default_factory=TuningTable)
-    lifetime: LifetimeTable = field(default_factory=LifetimeTable)
+    experiment: ExperimentTable = setting(ExperimentTable, "", "what runs, on which images and chips")
+    mapping: MappingConfig = setting(MappingConfig, "", "how weights sit on cells and tiles")
+    converters: ConverterConfig = setting(ConverterConfig, "", "DACs, ADCs and the read pulse")
+    cells: CellsConfig = setting(CellsConfig, "", "levels, programming error, time and noise of cells")
+    faults: FaultsConfig = setting(FaultsConfig, "", "stuck cells")
+    disturb: DisturbConfig = setting(DisturbConfig, "", "read disturbance")
+    wires: WiresConfig | None = setting(None, "", "resistances of lines; absent: ideal lines")
+    tuning: TuningTable = setting(TuningTable, "", "strategies and their budget")
+    lifetime: LifetimeTable = setting(LifetimeTable, "", "evaluations after many reads")
 
     def __post_init__(self) -> None:
         self.chip_config()

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune.study.archive import Archive
-from finetune.study.statistics import compare
+from finetune.study.analysis import stage_summaries
+from finetune.study.archive import Archive, split_stage
+from finetune.study.statistics import LEAST_FOR_INTERVAL
 from rramsim.checks import InputError, nearest_name
 
 __all__ = ["FIGURES", "accuracy_figure", "confusion_figure", "draw_figures", "layers_figure", "levels_figure",
@@ -267,9 +268,8 @@ def methods_figure(archive: Archive, path: str | Path | None = None) -> Any:
     _need_trials(archive)
     from matplotlib import colormaps
 
-    stages = [stage for stage in archive.stages if " reads" not in stage]
-    teacher = np.full(archive.n_trials, archive.teacher_accuracy * PERCENT)
-    gaps = {stage: compare(teacher, archive.accuracy(stage) * PERCENT) for stage in stages}
+    gaps = {row.stage: row.gap for row in stage_summaries(archive) if not split_stage(row.stage)[1]}
+    stages = list(gaps)
     stages.sort(key=lambda stage: gaps[stage].mean)
     colors = colormaps["viridis"](np.linspace(0.0, 0.9, len(stages)))
     n_images = int(archive.attributes["n_checkpoint_images"])
@@ -277,16 +277,18 @@ def methods_figure(archive: Archive, path: str | Path | None = None) -> Any:
     left = axes[0, 0]
     for rank, stage in enumerate(stages):
         gap = gaps[stage]
-        left.plot([gap.low, gap.high], [rank, rank], color=colors[rank], linewidth=2)
+        if archive.n_trials >= LEAST_FOR_INTERVAL:
+            left.plot([gap.low, gap.high], [rank, rank], color=colors[rank], linewidth=2)
         left.plot(gap.mean, rank, "o", color=colors[rank], markersize=5)
     left.set_yticks(range(len(stages)), [f"{stage}  {rank + 1}" for rank, stage in enumerate(stages)],
                     fontsize=7.5)  # fmt: skip
     left.invert_yaxis()
-    positive = min(gap.low for gap in gaps.values()) > 0.0
+    positive = float(np.nanmin([[gap.low, gap.mean] for gap in gaps.values()])) > 0.0
     left.set_xscale("log" if positive else "symlog", **({} if positive else {"linthresh": 0.1}))
     left.grid(axis="x", linewidth=0.4)
     left.set_xlabel("gap to the digital network (points)")
-    left.set_title(f"mean of {archive.n_trials} chips and 95 % interval", fontsize=10)
+    interval = " and 95 % interval" if archive.n_trials >= LEAST_FOR_INTERVAL else ""
+    left.set_title(f"mean of {archive.n_trials} chips{interval}", fontsize=10)
     if n_images:
         _draw_paths(archive, axes[0, 1], stages, colors)
         axes[0, 1].set_title(f"recovery over steps, first {n_images:,} test images", fontsize=10)

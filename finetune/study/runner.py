@@ -7,14 +7,9 @@ many there are.
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
-import os
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import as_completed
 from pathlib import Path
 from typing import Any
 
@@ -24,36 +19,23 @@ from numpy.typing import NDArray
 from finetune.strategies.composition import parse_strategy
 from finetune.study import archive as storage
 from finetune.study.config import ExperimentConfig
-from finetune.study.trial import HISTOGRAM_BINS, Materials, Notify, join_methods, method_groups, run_methods
+from finetune.study.materials import HISTOGRAM_BINS, Materials
+from finetune.study.methods import join_methods, method_groups, run_methods
+from finetune.study.trial import Notify
 from rramsim.checks import InputError
 from rramsim.host.layer import layer_shapes
+from rramsim.parallel import Workers, tell
 
 __all__ = ["run_experiment"]
 
 
-# -- worker processes -----------------------------------------------------------------------------
+# -- in the worker processes ----------------------------------------------------------------------
 
 _worker: dict[str, Any] = {}  # what this worker process holds between trials
 
 
-def _start_worker(config: ExperimentConfig, queue: Any) -> None:
-    """Runs once in each worker: one thread, quiet on Ctrl-C, gone when the parent is."""
-    import numba
-    import threadpoolctl
-
-    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-
-        def leave_with_parent() -> None:
-            parent.join()
-            os._exit(1)
-
-        threading.Thread(target=leave_with_parent, daemon=True).start()
-    _worker["limits"] = threadpoolctl.threadpool_limits(1)
-    numba.set_num_threads(1)
+def _start_worker(config: ExperimentConfig) -> None:
     _worker["materials"] = Materials.load(config)
-    _worker["queue"] = queue
 
 
 def _work_teacher() -> NDArray[np.float32]:
@@ -69,29 +51,9 @@ def _work_methods(
     def notify(*message: Any) -> None:
         if time.monotonic() - last[0] > 0.2:
             last[0] = time.monotonic()
-            _worker["queue"].put(message)
+            tell(message)
 
     return run_methods(_worker["materials"], teacher_outputs, chip_id, methods, notify)
-
-
-@contextlib.contextmanager
-def _pool(config: ExperimentConfig, n_workers: int) -> Iterator[tuple[ProcessPoolExecutor, Any]]:
-    """Spawned single-threaded workers; they are ended when the block is left by an error or Ctrl-C."""
-    context = multiprocessing.get_context("spawn")
-    queue = context.SimpleQueue()
-    pool = ProcessPoolExecutor(
-        n_workers, mp_context=context, initializer=_start_worker, initargs=(config, queue)
-    )
-    others = {child.pid for child in multiprocessing.active_children()}
-    try:
-        yield pool, queue
-        pool.shutdown()
-    except BaseException:
-        for child in multiprocessing.active_children():
-            if child.pid not in others:
-                child.terminate()
-        pool.shutdown(wait=False, cancel_futures=True)
-        raise
 
 
 # -- the run --------------------------------------------------------------------------------------
@@ -143,9 +105,11 @@ def run_experiment(
     if previous is not None and not todo:
         return previous
     groups = method_groups(config.methods)
-    with _lock(out), _pool(config, min(workers, len(todo) * len(groups))) as (pool, queue):
+    n_workers = min(workers, len(todo) * len(groups))
+    hear = None if notify is None else lambda message: notify(*message)
+    with _lock(out), Workers(n_workers, _start_worker, (config,), hear) as pool:
         if previous is None:
-            outputs = _result(pool.submit(_work_teacher))
+            outputs = pool.submit(_work_teacher).result()
             _create(out, config, materials, outputs)
         else:
             outputs = previous["teacher/outputs"]
@@ -156,9 +120,9 @@ def run_experiment(
             pool.submit(_work_methods, outputs, chip, group): chip for chip in todo for group in groups
         }
         parts: dict[int, dict[str, Any]] = {chip: {} for chip in todo}
-        for future in _as_completed(set(futures), queue, notify):
+        for future in as_completed(futures):
             chip = futures[future]
-            parts[chip] |= _result(future)
+            parts[chip] |= future.result()
             if len(parts[chip]) == len(config.methods):
                 done_parts = parts.pop(chip)
                 values = join_methods([done_parts[method] for method in config.methods])
@@ -245,27 +209,6 @@ def _create(out: Path, config: ExperimentConfig, materials: Materials, outputs: 
         "bin": HISTOGRAM_BINS,
     }
     storage.create(out, attributes=attributes, sizes=sizes, constants=constants)
-
-
-def _result(future: Future[Any]) -> Any:
-    try:
-        return future.result()
-    except BrokenProcessPool:
-        raise InputError(
-            "a worker process ended unexpectedly (out of memory, or killed); run again to continue, "
-            "with fewer --workers if memory is short"
-        ) from None
-
-
-def _as_completed(left: set[Future[Any]], queue: Any, notify: Notify | None) -> Iterator[Future[Any]]:
-    """Finished futures as they come; messages of the workers are passed on in between."""
-    while left:
-        ready, left = wait(left, timeout=0.2, return_when=FIRST_COMPLETED)
-        while not queue.empty():
-            message = queue.get()
-            if notify is not None:
-                notify(*message)
-        yield from ready
 
 
 @contextlib.contextmanager

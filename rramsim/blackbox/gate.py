@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -23,43 +24,111 @@ class Gate(ForwardingChip):
 
     At `Tier.OUTPUTS` no layer can be read by the tuner. At `Tier.LAYERS` a layer can be read with
     vectors that the host recorded from images (`Deployment.trace`), and with no others: each
-    recorded vector leaves a 64-bit fingerprint, and an unknown one is refused. `Tier.PROBE` frees the inputs.
-    Writes and converter ranges are open at every tier; everything is charged by the chip's ledger.
+    recorded vector leaves a 64-bit fingerprint, and an unknown one is refused. A host that continues
+    from answers it was given (`Trace.answer`) has them confirmed: they must be the chip's own.
+    `Tier.PROBE` frees the inputs. Writes and converter ranges are open at every tier; everything is
+    charged by the chip's ledger.
+
+    Notes
+    -----
+    The gate keeps an honest tuner to its word and reports a slip; it is no lock. Images, and the
+    digital scales and offsets that turn answers into the next layer's inputs, are the tuner's own.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rramsim import ChipConfig, Gate, SimulatedChip, Tier
+    >>> gate = Gate(SimulatedChip(ChipConfig(), {"fc": (4, 3)}), Tier.LAYERS)
+    >>> gate.mvm("fc", np.eye(4, dtype=np.int16))
+    Traceback (most recent call last):
+        ...
+    rramsim.blackbox.gate.TierError: tier LAYERS may send layer 'fc' only vectors recorded from images, \
+got 4 others; declare PROBE for vectors of your own
     """
 
     def __init__(self, chip: ChipProtocol, tier: Tier) -> None:
         super().__init__(chip)
         self.tier = Tier(tier)
         self._known: dict[str, set[int]] = {name: set() for name in chip.layers}
+        self._answered: dict[str, set[int]] = {name: set() for name in chip.layers}
         rng = np.random.default_rng(0x5EED)
-        self._odd = {
-            name: rng.integers(1, 2**63, size=info.n_rows, dtype=np.int64) | 1
-            for name, info in chip.layers.items()
-        }
+        self._odd = {name: _odd_numbers(rng, info.n_rows) for name, info in chip.layers.items()}
+        self._odd_answers = {name: _odd_numbers(rng, info.n_cols) for name, info in chip.layers.items()}
 
     def mvm(self, layer: str, codes: ArrayLike, per_tile: bool = False) -> Reading:
         """Read a layer if the tier allows these inputs."""
         if self.tier == Tier.OUTPUTS:
             raise TierError("tier OUTPUTS sees end-to-end outputs only; declare LAYERS to read a layer")
+        if self.tier != Tier.LAYERS or layer not in self._known:  # the chip names its layers
+            return super().mvm(layer, codes, per_tile)
+        codes = np.asarray(codes)
+        prints = self._vectors(layer, codes)
+        unknown = set(prints.tolist()) - self._known[layer]
+        if unknown:
+            raise TierError(
+                f"tier LAYERS may send layer {layer!r} only vectors recorded from images, got "
+                f"{len(unknown)} others; declare PROBE for vectors of your own"
+            )
+        reading = super().mvm(layer, codes, per_tile)
+        if not per_tile:
+            self._answered[layer].update(self._answers(layer, prints, reading.codes))
+        return reading
+
+    def _vectors(self, layer: str, codes: NDArray[Any]) -> NDArray[np.int64]:
+        return _fingerprints(codes, self._odd[layer], f"codes of {layer!r}")
+
+    def _answers(self, layer: str, prints: NDArray[np.int64], answers: NDArray[Any]) -> list[int]:
+        """Fingerprints of vectors with their answers."""
+        own = _fingerprints(answers, self._odd_answers[layer], f"answers of {layer!r}")
+        return np.unique(prints * np.int64(3) + own).tolist()
+
+    def record(self, layer: str, codes: NDArray[Any]) -> None:
+        """Let the tuner send these vectors from now on: images send them."""
+        if self.tier == Tier.LAYERS:
+            self._known[layer].update(np.unique(self._vectors(layer, codes)).tolist())
+        super().record(layer, codes)
+
+    def confirm(self, layer: str, codes: NDArray[Any], answers: NDArray[Any]) -> None:
+        """Raise `TierError` unless the chip gave the tuner these answers to these vectors."""
         if self.tier == Tier.LAYERS:
             codes = np.asarray(codes)
-            unknown = set(self._fingerprints(layer, codes)) - self._known[layer]
-            if unknown:
+            if len(codes) != len(answers):
                 raise TierError(
-                    f"tier LAYERS may send layer {layer!r} only vectors recorded from images, got "
-                    f"{len(unknown)} others; declare PROBE for vectors of your own"
+                    f"answers of {layer!r} must be {len(codes)}, one a vector; got {len(answers)}"
                 )
-        return self._chip.mvm(layer, codes, per_tile)
+            prints = self._answers(layer, self._vectors(layer, codes), np.asarray(answers))
+            if not self._answered[layer].issuperset(prints):
+                raise TierError(
+                    f"tier LAYERS continues only from answers that the chip gave; those for layer {layer!r} "
+                    "were changed or made up (Trace.put sets a tensor to anything, but vectors behind it "
+                    "cannot be sent)"
+                )
+        super().confirm(layer, codes, answers)
 
-    def _fingerprints(self, layer: str, codes: NDArray[Any]) -> list[int]:
-        result = np.empty(len(codes), dtype=np.int64)
-        fingerprints(np.ascontiguousarray(codes), self._odd[layer], result)
-        return np.unique(result).tolist()
+    # -- state --------------------------------------------------------------------------------
 
-    def _host_mvm(self, layer: str, codes: NDArray[Any]) -> Reading:
-        """The host running images through the network: open at every tier."""
-        return self._chip.mvm(layer, codes)
+    def gate_state(self) -> dict[str, Any]:
+        """Fingerprints of recorded vectors and of answers."""
+        return {
+            name: {layer: np.array(sorted(prints), dtype=np.int64) for layer, prints in table.items()}
+            for name, table in (("known", self._known), ("answered", self._answered))
+        }
 
-    def _record(self, layer: str, codes: NDArray[Any]) -> None:
-        if self.tier == Tier.LAYERS:
-            self._known[layer].update(self._fingerprints(layer, codes))
+    def load_gate_state(self, state: Mapping[str, Any]) -> None:
+        """Continue from `gate_state`."""
+        self._known = {layer: set(prints.tolist()) for layer, prints in state["known"].items()}
+        self._answered = {layer: set(prints.tolist()) for layer, prints in state["answered"].items()}
+
+
+def _odd_numbers(rng: np.random.Generator, n: int) -> NDArray[np.int64]:
+    return rng.integers(1, 2**63, size=n, dtype=np.int64) | 1
+
+
+def _fingerprints(vectors: NDArray[Any], odd: NDArray[np.int64], name: str) -> NDArray[np.int64]:
+    if vectors.ndim != 2 or vectors.shape[1] != odd.size or vectors.dtype.kind not in "iu":
+        raise InputError(
+            f"{name} must be integers of shape (any, {odd.size}), got {vectors.dtype} {vectors.shape}"
+        )
+    result = np.empty(len(vectors), dtype=np.int64)
+    fingerprints(np.ascontiguousarray(vectors), odd, result)
+    return result

@@ -22,9 +22,9 @@ from rramsim.blackbox.protocol import Datasheet
 from rramsim.checks import check_array
 
 __all__ = [
-    "channel_weights",
     "column_scale",
     "conductance_unit",
+    "conversion_weights",
     "levels_from_weights",
     "levels_near",
     "unsubtracted",
@@ -100,7 +100,7 @@ def levels_from_weights(
     return np.stack(digits, axis=2)
 
 
-def channel_weights(
+def conversion_weights(
     target_levels: NDArray[Any], kind: str, levels: Sequence[float], *, per_line: bool = False
 ) -> NDArray[np.float64]:
     """What error-free cells contribute to each ADC conversion, in units of `conductance_unit`.
@@ -122,7 +122,7 @@ def weights_from_levels(
     target_levels: NDArray[Any], kind: str, levels: Sequence[float]
 ) -> NDArray[np.float64]:
     """Normalised weights that error-free cells would hold, shape (n_rows, n_cols)."""
-    channels = channel_weights(target_levels, kind, levels)
+    channels = conversion_weights(target_levels, kind, levels)
     if kind != "sliced":
         return channels[:, :, 0]
     n_slices = channels.shape[2]

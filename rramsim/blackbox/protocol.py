@@ -20,24 +20,32 @@ A simulated chip has more (`fork`, `state_dict`); none of it belongs to the prot
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from enum import IntEnum
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 __all__ = [
+    "LEDGER_QUANTITIES",
     "ChipProtocol",
     "Datasheet",
     "ForwardingChip",
+    "HostPort",
     "LayerCosts",
     "LayerInfo",
     "Ledger",
+    "LedgerQuantity",
     "Reading",
     "Tier",
+    "host_port",
 ]
+
+
+Read = Callable[[str, ArrayLike, bool], "Reading"]
 
 
 class Tier(IntEnum):
@@ -107,25 +115,55 @@ class Reading(NamedTuple):
     saturated: NDArray[np.bool_]
 
 
+@dataclass(frozen=True)
+class LedgerQuantity:
+    """What is known of a quantity of the ledger, for archives and tables."""
+
+    name: str
+    kind: Literal["int64", "float64"]
+    unit: str
+    text: str
+    largest: bool  # totals take the largest of the layers, not their sum
+    cost: bool  # counts what was used; False for what a layer simply has
+
+
+def _quantity(
+    text: str, unit: str = "1", *, default: float = 0, largest: bool = False, cost: bool = True
+) -> Any:
+    """A field of `LayerCosts`; its declaration is all that archives and tables need."""
+    about = {"text": text, "unit": unit, "largest": largest, "cost": cost}
+    return field(default=default, metadata=about)
+
+
 @dataclass(kw_only=True)
 class LayerCosts:
-    """Costs of one layer since the chip arrived."""
+    """Costs of one layer since the chip arrived: the one list of the ledger's quantities."""
 
-    vectors: int = 0  # input vectors (one per layer and position)
-    array_reads: int = 0  # tile x phase x bit
-    conversions: int = 0  # ADC conversions
-    cell_writes: int = 0  # cells under write masks, changed or not
-    pulses: int = 0  # programming pulses
-    weight_cells: int = 0  # cells that hold weights (not a cost; for writes per cell)
-    max_cycles: int = 0  # most writes any cell has seen
-    seconds: float = 0.0  # array time, where the source gives it
-    joules: float = 0.0  # energy, where the source gives it
+    vectors: int = _quantity("input vectors")
+    array_reads: int = _quantity("array reads: tile x phase x bit")
+    conversions: int = _quantity("ADC conversions")
+    cell_writes: int = _quantity("cells under write masks, changed or not")
+    pulses: int = _quantity("programming pulses")
+    weight_cells: int = _quantity("cells that hold weights", cost=False)
+    max_cycles: int = _quantity("most writes of any cell", largest=True)
+    seconds: float = _quantity("array time, where a source gives it", "s", default=0.0)
+    joules: float = _quantity("energy, where a source gives it", "J", default=0.0)
 
     def add(self, other: LayerCosts) -> None:
-        """Add the counts of `other`; the maximum of `max_cycles`."""
-        for entry in fields(self):
+        """Add the counts of `other`; of `max_cycles` and its like keep the larger."""
+        for entry in LEDGER_QUANTITIES.values():
             mine, theirs = getattr(self, entry.name), getattr(other, entry.name)
-            setattr(self, entry.name, max(mine, theirs) if entry.name == "max_cycles" else mine + theirs)
+            setattr(self, entry.name, max(mine, theirs) if entry.largest else mine + theirs)
+
+
+LEDGER_QUANTITIES: Mapping[str, LedgerQuantity] = MappingProxyType(
+    {
+        entry.name: LedgerQuantity(
+            entry.name, "int64" if isinstance(entry.default, int) else "float64", **entry.metadata
+        )
+        for entry in fields(LayerCosts)
+    }
+)
 
 
 @dataclass
@@ -230,11 +268,55 @@ class ChipProtocol(Protocol):
         ...
 
 
+@runtime_checkable
+class HostPort(Protocol):
+    """What the host says to a gate in front of a chip, beside the protocol.
+
+    Wrappers (`ForwardingChip`) hand these calls on, so a gate hears them wherever it stands; a chip
+    without them is reached through `host_port`, which has nobody to tell.
+    """
+
+    def host_mvm(self, layer: str, codes: ArrayLike, per_tile: bool = False) -> Reading:
+        """`mvm` for the host that runs images through the network: open at every tier."""
+        ...
+
+    def record(self, layer: str, codes: NDArray[Any]) -> None:
+        """These vectors (n_vectors, n_rows) reach the layer when images run through the chip."""
+        ...
+
+    def confirm(self, layer: str, codes: NDArray[Any], answers: NDArray[Any]) -> None:
+        """Raise `TierError` unless the chip gave these answers (n_vectors, n_cols) to these vectors."""
+        ...
+
+
+class _BarePort:
+    """The port of a chip without a gate: reads go straight to it, and nobody asks about vectors."""
+
+    def __init__(self, chip: ChipProtocol) -> None:
+        self.host_mvm = chip.mvm
+
+    def record(self, layer: str, codes: NDArray[Any]) -> None:
+        """Nothing to note."""
+
+    def confirm(self, layer: str, codes: NDArray[Any], answers: NDArray[Any]) -> None:
+        """Nothing to check."""
+
+
+def host_port(chip: ChipProtocol) -> HostPort:
+    """The chip's own port where it has one, as every `ForwardingChip` does, else one that asks nothing."""
+    return chip if isinstance(chip, HostPort) else _BarePort(chip)
+
+
 class ForwardingChip:
-    """A chip in front of another one: hands every call on; wrappers override what they change."""
+    """A chip in front of another one: hands every call on; wrappers override what they change.
+
+    A wrapper that changes reads overrides `read_through`, which serves the tuner's `mvm` and the host's
+    `host_mvm` alike.
+    """
 
     def __init__(self, chip: ChipProtocol) -> None:
         self._chip = chip
+        self._port = host_port(chip)
 
     @property
     def datasheet(self) -> Datasheet:
@@ -267,7 +349,23 @@ class ForwardingChip:
 
     def mvm(self, layer: str, codes: ArrayLike, per_tile: bool = False) -> Reading:
         """Multiply vectors by the stored matrix."""
-        return self._chip.mvm(layer, codes, per_tile)
+        return self.read_through(self._chip.mvm, layer, codes, per_tile)
+
+    def host_mvm(self, layer: str, codes: ArrayLike, per_tile: bool = False) -> Reading:
+        """The same on the host's behalf."""
+        return self.read_through(self._port.host_mvm, layer, codes, per_tile)
+
+    def read_through(self, read: Read, layer: str, codes: ArrayLike, per_tile: bool) -> Reading:
+        """Do what this wrapper does to a read, with `read` of the chip behind it."""
+        return read(layer, codes, per_tile)
+
+    def record(self, layer: str, codes: NDArray[Any]) -> None:
+        """Tell a gate further on which vectors images send to a layer."""
+        self._port.record(layer, codes)
+
+    def confirm(self, layer: str, codes: NDArray[Any], answers: NDArray[Any]) -> None:
+        """Let a gate further on say whether the chip gave these answers."""
+        self._port.confirm(layer, codes, answers)
 
     def wait(self, seconds: float) -> None:
         """Let time pass [s]."""

@@ -21,6 +21,7 @@ from rramsim.cell.disturb import (
     disturb_law,
     register_disturb_law,
 )
+from rramsim.cell.drift import DriftLaw, drift_law, register_drift_law
 from rramsim.cell.iv import alpha_from_half_bias, cell_current, half_bias_ratio
 from rramsim.cell.laws import ErrorLaw, LognormalLaw, NormalLaw, error_law, register_error_law
 from rramsim.cell.levels import LevelScale
@@ -33,6 +34,7 @@ __all__ = [
     "DisturbConfig",
     "DisturbLaw",
     "DriftConfig",
+    "DriftLaw",
     "DriftToMaximumLaw",
     "EnduranceConfig",
     "ErrorLaw",
@@ -56,11 +58,13 @@ __all__ = [
     "cell_current",
     "check_overlap",
     "disturb_law",
+    "drift_law",
     "error_law",
     "half_bias_ratio",
     "level_errors",
     "list_presets",
     "load_preset",
     "register_disturb_law",
+    "register_drift_law",
     "register_error_law",
 ]

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from rramsim import streams
 from rramsim.cell.config import CellsConfig, DisturbConfig, FaultsConfig
 from rramsim.cell.disturb import DisturbLaw, ExponentialLaw, PowerLaw, disturb_law, kernel_kind
+from rramsim.cell.drift import drift_law, kernel_kind as drift_kind
 from rramsim.cell.faults import draw_faults
 from rramsim.cell.laws import ErrorLaw, LognormalLaw, NormalLaw
 from rramsim.cell.noise import read_sigma
@@ -76,6 +77,7 @@ class CellArray:
         self.scale = self.config.scale
         self.law: ErrorLaw = self.config.error_law()
         self.disturb_law = disturb_law(self.disturb) if self.disturb.enabled else None
+        self.drift_law = drift_law(self.config.drift)
         self.clock = 0.0  # [s] since delivery
         self.version = 0  # grows whenever a conductance may have changed
         self._n_telegraph = 0
@@ -131,11 +133,11 @@ class CellArray:
             programming.sigma_gain,
             int(programming.n_pulses_max),
         )
-        drift = cells.drift
-        kinds = ("none", "exponential", "logarithmic", "power")
+        drift, kind = cells.drift, drift_kind(self.drift_law)
         f = drift.fixed_fraction
+        # a law without a kernel is applied to what was written, before the kernel sees it
         self._drift = kernels.Drift(
-            kinds.index(drift.law),
+            kernels.DRIFT_OFF if kind is None else kind,
             drift.t_reference,
             drift.g_reference,
             float(np.sqrt(f)),
@@ -159,7 +161,7 @@ class CellArray:
         self._g_written = np.zeros(shape, np.float32)
         self._count = np.zeros(shape, np.uint32)
         self._stuck = draw_faults(shape, self.faults, self.seed, self.keys)
-        drifting = self._drift.kind != kernels.DRIFT_OFF or self.config.read_noise.log_coefficient > 0.0
+        drifting = self.drift_law is not None or self.config.read_noise.log_coefficient > 0.0
         self._t_write = np.zeros(shape) if drifting else _NONE
         self._stress, self._susceptibility = _NONE, _NONE_32
         if self.disturb_law is not None:
@@ -396,8 +398,11 @@ class CellArray:
             cycles = np.arange(self._count_max + 1) + self.disturb.cycles_before
             law.check_cycles(float(cycles[-1]))
             base = law.log_bracket(cycles).astype(np.float32)
+        written = self._g_written
+        if self.drift_law is not None and drift_kind(self.drift_law) is None:
+            written = self._drifted_by_user_law()
         n_changed = kernels.refresh(
-            self._g_written, self.clock, self._t_write, self._count, self._stuck, self._stress,
+            written, self.clock, self._t_write, self._count, self._stuck, self._stress,
             self._susceptibility, self._drift, self._mean, self._sigma, self._sigma_offset,
             self._disturb, base, self._g,
         )  # fmt: skip
@@ -408,6 +413,23 @@ class CellArray:
             self._apply_traps()
         if not (always or by_table or self._captured.size or n_changed):
             self.version -= 1
+
+    def _drifted_by_user_law(self) -> NDArray[np.float32]:
+        """What was written, after a drift law that has no kernel; stuck cells stay."""
+        law, drift = self.drift_law, self._drift
+        assert law is not None
+        e = np.empty(self.shape)
+        split = write_kernels.Split(drift.fixed, drift.fresh, drift.key_fixed, drift.key_fresh)
+        # the kernel draws for the next write; drift belongs to the last one
+        last = self._count.astype(np.int64) - 1
+        write_kernels.deviates(np.ones(self.shape, bool), last, split, e)
+        g = np.asarray(law.conductance(self._g_written.astype(float), self.clock - self._t_write, e), float)
+        if g.shape != self.shape or not np.isfinite(g).all() or (g < 0.0).any():
+            raise InputError(
+                f"drift law {self.config.drift.law!r} must return finite conductances >= 0 of shape "
+                f"{self.shape}"
+            )
+        return np.where(self._stuck > 0, self._g_written, g.astype(np.float32))
 
     def _apply_user_law(self, law: DisturbLaw) -> None:
         low, high = self.scale.g_min, self.scale.g_max

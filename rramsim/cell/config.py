@@ -12,8 +12,13 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from rramsim.cell.disturb import disturb_law
+from rramsim.cell.drift import drift_law
+from rramsim.cell.laws import ErrorLaw, error_law
 from rramsim.cell.levels import LevelScale
-from rramsim.checks import InputError, nearest_name
+from rramsim.cell.presets import load_preset, preset_table
+from rramsim.checks import InputError
+from rramsim.config import check_settings, parse, setting, tables_of
 
 __all__ = [
     "CellsConfig",
@@ -39,8 +44,6 @@ def _need(condition: bool, message: str) -> None:
 
 def _resolve(settings: Any, table: str, defaults: dict[str, Any]) -> None:
     """Fill open fields from the table of the preset, then from `defaults`."""
-    from rramsim.cell.presets import load_preset
-
     if any(getattr(settings, name) is None for name in defaults):
         known = load_preset(settings.preset).tables.get(table) if settings.preset else {}
         _need(known is not None, f"preset {settings.preset!r} has no table [{table}]")
@@ -49,24 +52,10 @@ def _resolve(settings: Any, table: str, defaults: dict[str, Any]) -> None:
                 object.__setattr__(settings, name, value)
 
 
-def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise InputError(
-            f"{name} must be one of {', '.join(known)}, got {value!r}; {nearest_name(value, known)}"
-        )
-
-
-def _finite(settings: Any) -> None:
-    """Every float must be finite and no count, time or spread negative (inf means "never")."""
-    signed = ("mean_polynomial", "shift_polynomial", "sigma_polynomial", "sigma_offset", "balance")
-    for entry in dataclasses.fields(settings):
-        value = getattr(settings, entry.name)
-        for number in value if isinstance(value, tuple) else (value,):
-            if isinstance(number, bool) or not isinstance(number, int | float):
-                continue
-            unbounded = entry.name in ("n_endurance", "lifetime") and number == math.inf
-            _need(math.isfinite(number) or unbounded, f"{entry.name} must be finite, got {number}")
-            _need(entry.name in signed or number >= 0, f"{entry.name} must be >= 0, got {number:g}")
+# magnitudes met in practice: cells from picosiemens (tunnel junctions) to 10 mS, pulses from 100 ps to 10 s
+_G = (1e-12, 1e-2)
+_PULSE = (1e-10, 10.0)
+_ANY = "(-inf, inf)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,27 +67,31 @@ class ProgrammingConfig:
     reset state, and what verify cannot hold is described by `[cells.relaxation]`.
     """
 
-    method: str = "one_shot"  # "one_shot" or "write_verify"
-    window: float = 1e-6  # [S] half-width of the acceptance window
-    gain: float = 0.3  # fraction of the remaining error that a pulse closes
-    scatter: float = 0.3  # std of a step relative to the step, pulse to pulse
-    scatter_floor: float = 0.0  # [S] std of a step, absolute
-    sigma_gain: float = 0.0  # std of ln(gain), cell to cell
-    n_pulses_max: int = 50  # pulse budget of one write
-    pulses_per_write: float = 1.0  # pulses that one one_shot write is charged with
-    t_pulse: float = 1e-6  # [s] width of a programming pulse
-    t_verify: float = 1e-6  # [s] read after each pulse (write_verify, or pulses_per_write > 1)
-    e_pulse: float | None = None  # [J] energy of a pulse, where a source gives it
+    method: str = setting("one_shot", "", "how a level is written", choices=("one_shot", "write_verify"))
+    window: float = setting(
+        1e-6, "S", "half-width of the acceptance window of write-verify", "(0, inf)", usual=_G
+    )
+    gain: float = setting(
+        0.3, "1", "fraction of the remaining error that a pulse closes", "(0, 2)",
+        hint="pulses diverge outside of it",
+    )  # fmt: skip
+    scatter: float = setting(0.3, "1", "std of a pulse's step relative to the step", "[0, inf)")
+    scatter_floor: float = setting(0.0, "S", "std of a pulse's step, absolute", "[0, inf)", usual=_G)
+    sigma_gain: float = setting(0.0, "1", "std of ln(gain) from cell to cell", "[0, inf)")
+    n_pulses_max: int = setting(50, "1", "pulse budget of one write", "[1, 65535]")
+    pulses_per_write: float = setting(
+        1.0, "1", "pulses that one write by one_shot is charged with", "[0, inf)"
+    )
+    t_pulse: float = setting(1e-6, "s", "width of a programming pulse", "[0, inf)", usual=_PULSE)
+    t_verify: float = setting(
+        1e-6, "s", "read after each pulse (write_verify, or pulses_per_write > 1)", "[0, inf)", usual=_PULSE
+    )
+    e_pulse: float | None = setting(
+        None, "J", "energy of a pulse, where a source gives it", "[0, inf)", usual=(1e-18, 1e-3)
+    )
 
     def __post_init__(self) -> None:
-        _one_of("method", self.method, ("one_shot", "write_verify"))
-        _finite(self)
-        _need(self.window > 0.0, f"window must be > 0 siemens, got {self.window:g}")
-        _need(0.0 < self.gain < 2.0, f"gain must lie in (0, 2), or pulses diverge; got {self.gain:g}")
-        _need(
-            1 <= self.n_pulses_max < 65536,
-            f"n_pulses_max must lie in 1 ... 65535, got {self.n_pulses_max}",
-        )
+        check_settings(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,15 +102,17 @@ class RelaxationConfig:
     e has the fixed part `fixed_fraction`, drawn apart from the programming error's.
     """
 
-    shift_polynomial: tuple[float, ...] = ()  # [S]
-    sigma_polynomial: tuple[float, ...] = ()  # [S]
-    g_reference: float = 1e-6  # [S] unit of the polynomials' argument
-    fixed_fraction: float = 0.5
+    shift_polynomial: tuple[float, ...] = setting(
+        (), "S", "mean change, coefficients of G / g_reference, lowest power first", _ANY
+    )
+    sigma_polynomial: tuple[float, ...] = setting(
+        (), "S", "std of the change, coefficients of G / g_reference, lowest power first", _ANY
+    )
+    g_reference: float = setting(1e-6, "S", "unit of the polynomials' argument", "(0, inf)")
+    fixed_fraction: float = setting(0.5, "1", "share of the variance that is fixed per cell", "[0, 1]")
 
     def __post_init__(self) -> None:
-        _finite(self)
-        _need(self.g_reference > 0.0, f"g_reference must be > 0 siemens, got {self.g_reference:g}")
-        _need(self.fixed_fraction <= 1.0, f"fixed_fraction must lie in [0, 1], got {self.fixed_fraction:g}")
+        check_settings(self)
 
     @property
     def enabled(self) -> bool:
@@ -132,22 +127,27 @@ class DriftConfig:
     logarithmic: G + ln(t/t_reference) mean(G) + (sigma_offset(G) + ln(t/t_reference) sigma(G)) e
     power:       G (t/t_reference)^-(mean(G) + sigma(G) e), dimensionless exponents
     The last two begin at t_reference. Polynomials (lowest power first, [S]) in G / g_reference.
+    Further laws are added by `rramsim.cell.register_drift_law`.
     """
 
-    law: str = "none"
-    t_reference: float = 1.0  # [s]
-    mean_polynomial: tuple[float, ...] = ()  # [S], or exponent of the power law
-    sigma_polynomial: tuple[float, ...] = ()  # [S], or exponent of the power law
-    sigma_offset: tuple[float, ...] = ()  # [S] logarithmic law only
-    g_reference: float = 1e-6  # [S]
-    fixed_fraction: float = 0.5
+    law: str = setting("none", "", "none, exponential, logarithmic, power or a registered law")
+    t_reference: float = setting(1.0, "s", "time constant, or the time at which drift begins", "(0, inf)")
+    mean_polynomial: tuple[float, ...] = setting(
+        (), "S or 1", "mean of the change (power law: of the exponent) in G / g_reference", _ANY
+    )
+    sigma_polynomial: tuple[float, ...] = setting(
+        (), "S or 1", "std of the change (power law: of the exponent) in G / g_reference", _ANY
+    )
+    sigma_offset: tuple[float, ...] = setting(
+        (), "S", "part of the std that does not grow, in G / g_reference; logarithmic law only", _ANY
+    )
+    g_reference: float = setting(1e-6, "S", "unit of the polynomials' argument", "(0, inf)")
+    fixed_fraction: float = setting(0.5, "1", "share of the variance that is fixed per cell", "[0, 1]")
+    parameters: dict[str, float] | None = setting(None, "", "constants of a registered law")
 
     def __post_init__(self) -> None:
-        _one_of("drift law", self.law, ("none", "exponential", "logarithmic", "power"))
-        _finite(self)
-        _need(self.t_reference > 0.0, f"t_reference must be > 0 seconds, got {self.t_reference:g}")
-        _need(self.g_reference > 0.0, f"g_reference must be > 0 siemens, got {self.g_reference:g}")
-        _need(self.fixed_fraction <= 1.0, f"fixed_fraction must lie in [0, 1], got {self.fixed_fraction:g}")
+        check_settings(self)
+        drift_law(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,16 +158,16 @@ class ReadNoiseConfig:
     log_coefficient |log10(G / g_reference)| g_reference sqrt(ln((t + t_read) / (2 t_read))).
     """
 
-    sigma_polynomial: tuple[float, ...] = ()  # [S] in powers of G / g_reference
-    sigma_relative: float = 0.0  # fraction of G
-    log_coefficient: float = 0.0
-    t_read: float = 1e-6  # [s] read time in the grown part
-    g_reference: float = 1e-6  # [S]
+    sigma_polynomial: tuple[float, ...] = setting(
+        (), "S", "std, coefficients of G / g_reference, lowest power first", _ANY
+    )
+    sigma_relative: float = setting(0.0, "1", "std as a fraction of G", "[0, inf)")
+    log_coefficient: float = setting(0.0, "1", "strength of the part that grows with time", "[0, inf)")
+    t_read: float = setting(1e-6, "s", "read time in the grown part", "(0, inf)", usual=_PULSE)
+    g_reference: float = setting(1e-6, "S", "unit of the polynomial's argument", "(0, inf)")
 
     def __post_init__(self) -> None:
-        _finite(self)
-        _need(self.g_reference > 0.0, f"g_reference must be > 0 siemens, got {self.g_reference:g}")
-        _need(self.t_read > 0.0, f"t_read must be > 0 seconds, got {self.t_read:g}")
+        check_settings(self)
 
     @property
     def enabled(self) -> bool:
@@ -184,16 +184,14 @@ class TelegraphConfig:
     lasts and is redrawn with the correlation exp(-seconds/lifetime) as time passes.
     """
 
-    fraction: float = 0.0  # fraction of cells with an active trap
-    amplitude_low: float = 0.5  # relative change of resistance at g_min
-    amplitude_high: float = 0.028  # relative change of resistance at g_max
-    occupancy: float = 0.5  # share of time captured
-    lifetime: float = 0.0  # [s] correlation time
+    fraction: float = setting(0.0, "1", "fraction of cells with an active trap", "[0, 1]")
+    amplitude_low: float = setting(0.5, "1", "relative change of resistance at g_min", "[0, inf)")
+    amplitude_high: float = setting(0.028, "1", "relative change of resistance at g_max", "[0, inf)")
+    occupancy: float = setting(0.5, "1", "share of the time that the trap is captured", "[0, 1]")
+    lifetime: float = setting(0.0, "s", "correlation time; 0: faster than reads", "[0, inf]")
 
     def __post_init__(self) -> None:
-        _finite(self)
-        for name in ("fraction", "occupancy"):
-            _need(getattr(self, name) <= 1.0, f"{name} must lie in [0, 1], got {getattr(self, name):g}")
+        check_settings(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,18 +201,17 @@ class EnduranceConfig:
     The window loses `window_loss` x of g_max - g_min from above; errors grow by 1 + sigma_growth x.
     """
 
-    n_endurance: float = math.inf  # cycles; inf: no wear
-    exponent: float = 1.0
-    window_loss: float = 0.0
-    sigma_growth: float = 0.0
-    cycles_before: int = 0  # cycles before delivery
+    n_endurance: float = setting(math.inf, "1", "write cycles of full wear; inf: no wear", "(0, inf]")
+    exponent: float = setting(1.0, "1", "power of the number of cycles", "[0, inf)")
+    window_loss: float = setting(0.0, "1", "share of g_max - g_min lost at n_endurance", "[0, 1)")
+    sigma_growth: float = setting(0.0, "1", "relative growth of errors at n_endurance", "[0, inf)")
+    cycles_before: int = setting(0, "1", "write cycles before delivery", "[0, inf)")
 
     def __post_init__(self) -> None:
-        _finite(self)
-        _need(self.n_endurance > 0.0, f"n_endurance must be > 0 cycles, got {self.n_endurance:g}")
-        _need(self.window_loss < 1.0, f"window_loss must lie in [0, 1), got {self.window_loss:g}")
+        check_settings(self)
 
 
+@preset_table("cells")
 @dataclass(frozen=True, kw_only=True)
 class CellsConfig:
     """Levels, programming error and everything after programming; the table [cells].
@@ -225,42 +222,65 @@ class CellsConfig:
     `sigma_polynomial` (normal, [S], lowest power first in G / g_polynomial).
     """
 
-    preset: str | None = None  # name of a shipped preset, or the path of a TOML file
-    n_levels: int = OPEN
-    g_max: float = OPEN  # [S] highest programmed conductance
-    g_min: float | None = None  # [S] lowest programmed conductance
-    on_off_ratio: float | None = None  # g_max / g_min
-    spacing: str = OPEN  # "conductance" or "resistance"
-    levels: tuple[float, ...] | None = None  # [S] explicit levels, ascending
-    law: str = OPEN  # "lognormal", "additive", "normal" or a registered one
-    sigma: float | None = None
-    sigma_levels: tuple[float, ...] | None = None
-    sigma_conductance: tuple[float, ...] | None = None  # [S]
-    sigma_polynomial: tuple[float, ...] | None = None  # [S]
-    g_polynomial: float | None = None  # [S]
-    fixed_fraction: float = OPEN  # f: share of the variance that is fixed per cell
-    iv_alpha: float = OPEN  # [1/V] I = G sinh(iv_alpha V) / iv_alpha; 0 is linear
-    programming: ProgrammingConfig = OPEN
-    relaxation: RelaxationConfig = OPEN
-    drift: DriftConfig = OPEN
-    read_noise: ReadNoiseConfig = OPEN
-    telegraph: TelegraphConfig = OPEN
-    endurance: EnduranceConfig = OPEN
+    preset: str | None = setting(None, "", "name of a shipped preset, or the path of a TOML file")
+    n_levels: int = setting(OPEN, "1", "number of levels of a cell", "[2, 65536]", default_text="16")
+    g_max: float = setting(
+        OPEN, "S", "highest programmed conductance", "[1e-18, 1e6]", usual=_G, default_text="4e-05"
+    )
+    g_min: float | None = setting(
+        None, "S", "lowest programmed conductance", "[1e-18, 1e6]", usual=(1e-15, 1e-2),
+        hint="were resistances given?",
+    )  # fmt: skip
+    on_off_ratio: float | None = setting(
+        None, "1", "g_max / g_min", "[1.001, 1e12]", hint="it is a quotient of conductances",
+        default_text="30",
+    )  # fmt: skip
+    spacing: str = setting(
+        OPEN, "", "quantity in which levels are equally spaced: conductance or resistance",
+        default_text="conductance",
+    )  # fmt: skip
+    levels: tuple[float, ...] | None = setting(
+        None, "S", "explicit levels, ascending", "[1e-18, 1e6]", usual=(1e-15, 1e-2),
+        hint="were resistances given?",
+    )  # fmt: skip
+    law: str = setting(
+        OPEN, "", "programming error: lognormal, additive, normal or a registered law",
+        default_text="lognormal",
+    )  # fmt: skip
+    sigma: float | None = setting(
+        None, "1", "std of ln G (lognormal), or fraction of g_max (additive)", "[0, inf)", usual=(0.0, 5.0)
+    )
+    sigma_levels: tuple[float, ...] | None = setting(
+        None, "1", "std of ln G, one value or one per level (lognormal)", "[0, inf)", usual=(0.0, 5.0)
+    )
+    sigma_conductance: tuple[float, ...] | None = setting(
+        None, "S", "std of G, one value or one per level (normal)", "[0, inf)", usual=(1e-15, 1e-2)
+    )
+    sigma_polynomial: tuple[float, ...] | None = setting(
+        None, "S", "std of G, coefficients of G / g_polynomial, lowest power first (normal)", _ANY
+    )
+    g_polynomial: float | None = setting(
+        None, "S", "unit of the argument of sigma_polynomial", "(0, inf)", default_text="g_max"
+    )
+    parameters: dict[str, Any] | None = setting(None, "", "constants of a registered error law")
+    fixed_fraction: float = setting(
+        OPEN, "1", "share of the variance that is fixed per cell", "[0, 1]", default_text="0.5"
+    )
+    iv_alpha: float = setting(
+        OPEN, "1/V", "non-linearity of I = G sinh(iv_alpha V) / iv_alpha; 0 is linear", "[0, 200]",
+        default_text="0",
+    )  # fmt: skip
+    programming: ProgrammingConfig = setting(OPEN, "", "how a level is written")
+    relaxation: RelaxationConfig = setting(OPEN, "", "loss of precision right after writing")
+    drift: DriftConfig = setting(OPEN, "", "change with the time since the write")
+    read_noise: ReadNoiseConfig = setting(OPEN, "", "noise of single reads")
+    telegraph: TelegraphConfig = setting(OPEN, "", "random telegraph noise")
+    endurance: EnduranceConfig = setting(OPEN, "", "wear with write cycles")
 
     def __post_init__(self) -> None:
-        from rramsim.cell.presets import preset_cells
-
         if any(getattr(self, name) is None for name in _COMPLETE):
-            _fill(self, preset_cells(self.preset or "generic", self.n_levels))
-        kinds = {
-            "programming": ProgrammingConfig,
-            "relaxation": RelaxationConfig,
-            "drift": DriftConfig,
-            "read_noise": ReadNoiseConfig,
-            "telegraph": TelegraphConfig,
-            "endurance": EnduranceConfig,
-        }
-        for name, kind in kinds.items():
+            _fill(self, _preset_cells(self.preset or "generic", self.n_levels))
+        for name, kind in tables_of(CellsConfig):
             if getattr(self, name) is None:
                 object.__setattr__(self, name, kind())
         for name, default in (("spacing", "conductance"), ("fixed_fraction", 0.5), ("iv_alpha", 0.0)):
@@ -274,18 +294,13 @@ class CellsConfig:
             raise InputError(f"{where}gives no g_max: set cells.g_max in siemens (its source has none)")
         if self.g_min is None and self.on_off_ratio is None:
             raise InputError(f"{where}gives neither g_min nor on_off_ratio: set one of them")
-        if self.on_off_ratio is not None:
-            _need(
-                self.on_off_ratio > 1.0, f"on_off_ratio = g_max/g_min must be > 1, got {self.on_off_ratio:g}"
-            )
+        check_settings(self)
         if self.g_min is not None and self.on_off_ratio is not None:
             agree = math.isclose(self.g_max / self.g_min, self.on_off_ratio, rel_tol=1e-6)
             _need(agree, "g_min and on_off_ratio contradict each other; give only one of them")
-        _need(
-            0.0 <= self.fixed_fraction <= 1.0,
-            f"fixed_fraction must lie in [0, 1], got {self.fixed_fraction:g}",
-        )
-        _finite(self)
+        if self.g_min is not None and self.g_min < self.g_max:
+            ratio = self.g_max / self.g_min
+            _need(ratio >= 1.001, f"g_max / g_min must be >= 1.001, got {ratio:.9g}: levels would coincide")
         given = [n for n in _SIGMAS if getattr(self, n) is not None]
         _need(len(given) <= 1, f"give one description of sigma only, got {', '.join(given)}")
         wanted = {"lognormal": _SIGMAS[:2], "additive": _SIGMAS[:1], "normal": _SIGMAS[2:]}.get(self.law)
@@ -302,10 +317,8 @@ class CellsConfig:
             g_min = self.g_max / self.on_off_ratio
         return LevelScale(self.n_levels, g_min, self.g_max, self.levels or self.spacing)
 
-    def error_law(self) -> Any:
+    def error_law(self) -> ErrorLaw:
         """The `ErrorLaw` of these settings."""
-        from rramsim.cell.laws import error_law
-
         return error_law(self.scale, self)
 
 
@@ -341,11 +354,32 @@ def _fill(config: CellsConfig, preset: dict[str, Any]) -> None:
             continue
         if name == "sigma_levels" and len(value) not in (1, config.n_levels):
             continue
-        if name in (*_SIGMAS, "g_polynomial") and config.law not in (None, preset.get("law")):
+        if name in (*_SIGMAS, "g_polynomial", "parameters") and config.law not in (None, preset.get("law")):
             continue
         put(name, value)
 
 
+def _preset_cells(name: str, n_levels: int | None) -> dict[str, Any]:
+    """Values of [cells] for `n_levels` (None: the preset's own), settings objects inside."""
+    preset = load_preset(name)
+    table = dict(preset.tables["cells"])
+    table.setdefault("n_levels", 16)
+    if n_levels is not None:
+        table.update(preset.variants.get(n_levels, {}))
+        table["n_levels"] = n_levels
+    kinds = dict(tables_of(CellsConfig))
+    for key, value in table.items():
+        if key in kinds:
+            table[key] = parse(kinds[key], value, f"{name}.cells.{key}")
+        elif isinstance(value, list):
+            table[key] = tuple(value)
+    if "levels" in table:
+        table.setdefault("g_min", table["levels"][0])
+        table.setdefault("g_max", table["levels"][-1])
+    return table
+
+
+@preset_table("faults")
 @dataclass(frozen=True, kw_only=True)
 class FaultsConfig:
     """Stuck cells, by the physical state they are stuck in; the table [faults].
@@ -354,21 +388,31 @@ class FaultsConfig:
     > 1 faults come in square patches of about that many cells, at the same mean rate.
     """
 
-    preset: str | None = None  # fills what is not given here
-    stuck_low_rate: float = OPEN  # fraction of cells; default 0
-    stuck_high_rate: float = OPEN  # fraction of cells; default 0
-    g_stuck_low: float | None = None  # [S] default g_min
-    g_stuck_high: float | None = None  # [S] default g_max
-    cluster_cells: int = OPEN  # default 1: independent cells
+    preset: str | None = setting(None, "", "preset that fills what is not given here")
+    stuck_low_rate: float = setting(
+        OPEN, "1", "fraction of cells stuck at low conductance", "[0, 1]", default_text="0"
+    )
+    stuck_high_rate: float = setting(
+        OPEN, "1", "fraction of cells stuck at high conductance", "[0, 1]", default_text="0"
+    )
+    g_stuck_low: float | None = setting(
+        None, "S", "conductance of cells stuck at low", "[0, 1e6]", usual=(1e-18, 1e-2), default_text="g_min"
+    )
+    g_stuck_high: float | None = setting(
+        None, "S", "conductance of cells stuck at high", "[0, 1e6]", usual=_G, default_text="g_max"
+    )
+    cluster_cells: int = setting(
+        OPEN, "1", "cells of a square patch of faults; 1: independent cells", "[1, inf)", default_text="1"
+    )
 
     def __post_init__(self) -> None:
         _resolve(self, "faults", {"stuck_low_rate": 0.0, "stuck_high_rate": 0.0, "cluster_cells": 1})
-        _finite(self)
+        check_settings(self)
         total = self.stuck_low_rate + self.stuck_high_rate
         _need(total <= 1.0, f"stuck_low_rate + stuck_high_rate must be <= 1, got {total:g}")
-        _need(self.cluster_cells >= 1, f"cluster_cells must be >= 1, got {self.cluster_cells}")
 
 
+@preset_table("disturb")
 @dataclass(frozen=True, kw_only=True)
 class DisturbConfig:
     """Read disturbance; the table [disturb].
@@ -381,30 +425,36 @@ class DisturbConfig:
     cell voltages of every vector), `off`.
     """
 
-    preset: str | None = None  # fills what is not given here
-    law: str = OPEN  # "none" (default), "power", "exponential", "drift" or a registered one
-    v_read: float = OPEN  # [V] read voltage to which stress times are referred; default 0.2
-    t_read: float = OPEN  # [s] width of a read pulse; default 100e-9
-    polarity: str = OPEN  # default "default"
-    balance: float = OPEN  # residue of alternating reads; default 0
-    cycles_before: int = OPEN  # SET/RESET cycles before delivery; default 0
-    mode: str = OPEN  # default "fast"
-    state_step: int = OPEN  # vectors between updates of conductances; default 4096
-    parameters: dict[str, float] = OPEN  # constants of the law that differ from its defaults
+    preset: str | None = setting(None, "", "preset that fills what is not given here")
+    law: str = setting(OPEN, "", "none, power, exponential, drift or a registered law", default_text="none")
+    v_read: float = setting(
+        OPEN, "V", "read voltage to which stress times are referred", "(0, 100]", usual=(1e-3, 5.0),
+        default_text="0.2",
+    )  # fmt: skip
+    t_read: float = setting(
+        OPEN, "s", "width of a read pulse", "(0, inf)", usual=_PULSE, default_text="1e-07"
+    )
+    polarity: str = setting(
+        OPEN, "", "direction of the change",
+        choices=("default", "negative", "positive", "bipolar", "alternating"), default_text="default",
+    )  # fmt: skip
+    balance: float = setting(OPEN, "1", "residue of alternating reads", "[-1, 1]", default_text="0")
+    cycles_before: int = setting(OPEN, "1", "SET/RESET cycles before delivery", "[0, inf)", default_text="0")
+    mode: str = setting(
+        OPEN, "", "accounting of stress on wires", choices=("fast", "exact", "off"), default_text="fast"
+    )
+    state_step: int = setting(
+        OPEN, "1", "vectors between updates of conductances", "[1, inf)", default_text="4096"
+    )
+    parameters: dict[str, float] = setting(
+        OPEN, "", "constants of the law that differ from its defaults", default_text="the law's"
+    )
 
     def __post_init__(self) -> None:
-        from rramsim.cell.disturb import disturb_law
-
         defaults = {"law": "none", "v_read": 0.2, "t_read": 100e-9, "polarity": "default", "balance": 0.0,
                     "cycles_before": 0, "mode": "fast", "state_step": 4096, "parameters": {}}  # fmt: skip
         _resolve(self, "disturb", defaults)
-        _finite(self)
-        _one_of("mode", self.mode, ("fast", "exact", "off"))
-        _one_of("polarity", self.polarity, ("default", "negative", "positive", "bipolar", "alternating"))
-        _need(self.v_read > 0.0, f"v_read must be > 0 volts, got {self.v_read:g}")
-        _need(self.t_read > 0.0, f"t_read must be > 0 seconds, got {self.t_read:g}")
-        _need(self.state_step >= 1, f"state_step must be >= 1 vector, got {self.state_step}")
-        _need(-1.0 <= self.balance <= 1.0, f"balance must lie in [-1, 1], got {self.balance:g}")
+        check_settings(self)
         disturb_law(self)
 
     @property

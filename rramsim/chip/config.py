@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from rramsim.cell import CellsConfig, DisturbConfig, FaultsConfig
 from rramsim.checks import InputError
 from rramsim.chip.converters import ConverterConfig
 from rramsim.chip.layout import MappingConfig
-from rramsim.circuit.wiring import WiresConfig
+from rramsim.circuit.wiring import ALPHA_V_MAX, WiresConfig
+from rramsim.config import check_settings, setting
 
 __all__ = ["ChipConfig"]
 
@@ -25,15 +26,21 @@ class ChipConfig:
     128
     """
 
-    mapping: MappingConfig = field(default_factory=MappingConfig)
-    converters: ConverterConfig = field(default_factory=ConverterConfig)
-    cells: CellsConfig = field(default_factory=CellsConfig)
-    faults: FaultsConfig = field(default_factory=FaultsConfig)
-    disturb: DisturbConfig = field(default_factory=DisturbConfig)
-    wires: WiresConfig | None = None
-    state_tolerance: float = 1e-3  # output error over full scale that makes a wired tile be solved again
+    mapping: MappingConfig = setting(MappingConfig, "", "how weights sit on cells and tiles")
+    converters: ConverterConfig = setting(ConverterConfig, "", "DACs, ADCs and the read pulse")
+    cells: CellsConfig = setting(CellsConfig, "", "levels, programming error, time and noise of cells")
+    faults: FaultsConfig = setting(FaultsConfig, "", "stuck cells")
+    disturb: DisturbConfig = setting(DisturbConfig, "", "read disturbance")
+    wires: WiresConfig | None = setting(None, "", "resistances of lines; absent: ideal lines")
+    state_tolerance: float = setting(
+        1e-3, "1", "output error over full scale that makes a wired tile be solved again", "[0, inf)"
+    )
 
     def __post_init__(self) -> None:
+        check_settings(self)
+        level, n_levels = self.mapping.reference_level, len(self.cells.scale.levels)
+        if level is not None and level >= n_levels:
+            raise InputError(f"mapping: reference_level must be below n_levels = {n_levels}, got {level}")
         if self.converters.adc_per_line and self.mapping.kind == "reference":
             raise InputError("adc_per_line needs differential or sliced mapping, got reference")
         for name in ("v_read", "t_read"):
@@ -45,10 +52,14 @@ class ChipConfig:
                 )
         if self.cells.iv_alpha and self.disturb.enabled and self.disturb.mode == "exact":
             raise InputError("disturb.mode 'exact' needs linear cells (iv_alpha = 0); choose 'fast'")
+        drive = self.cells.iv_alpha * self.converters.v_read
+        if drive > ALPHA_V_MAX:
+            raise InputError(
+                f"cells.iv_alpha times converters.v_read must not exceed {ALPHA_V_MAX:g}, got {drive:g}: "
+                f"published cells have iv_alpha of 1 to 20 1/V, got {self.cells.iv_alpha:g}"
+            )
         if self.wires is not None and self.wires.alpha:
             raise InputError(
                 f"wires.alpha must be 0 on a chip, got {self.wires.alpha:g} 1/V: the law of a chip's cells "
                 "is cells.iv_alpha"
             )
-        if not self.state_tolerance >= 0.0:
-            raise InputError(f"state_tolerance must be >= 0, got {self.state_tolerance}")

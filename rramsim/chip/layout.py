@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rramsim.checks import InputError
+from rramsim.config import check_settings, setting
 
 __all__ = ["MappingConfig", "TileLayout"]
 
@@ -18,18 +19,24 @@ __all__ = ["MappingConfig", "TileLayout"]
 class MappingConfig:
     """How weights sit on cells, and the size of an array in physical lines."""
 
-    kind: Literal["differential", "reference", "sliced"] = "differential"
-    n_slices: int = 2  # only for "sliced"
-    reference: Literal["line", "digital"] = "line"  # only for "reference": who subtracts, and what
-    reference_level: int | None = None  # of the reference line's cells; a quarter of the levels by default
-    tile_rows: int = 128  # word lines
-    tile_cols: int = 128  # bit lines
+    kind: Literal["differential", "reference", "sliced"] = setting(
+        "differential", "", "how a weight is held by cells", choices=("differential", "reference", "sliced")
+    )
+    n_slices: int = setting(2, "1", "digits of a weight, for the kind sliced", "[1, 64]")
+    reference: Literal["line", "digital"] = setting(
+        "line",
+        "",
+        "for the kind reference: a bit line of each tile is subtracted, or nothing before conversion",
+        choices=("line", "digital"),
+    )
+    reference_level: int | None = setting(
+        None, "1", "level of the reference line's cells; a quarter of the levels by default", "[0, 4096]"
+    )
+    tile_rows: int = setting(128, "1", "word lines of an array", "[1, 65536]")
+    tile_cols: int = setting(128, "1", "bit lines of an array", "[1, 65536]")
 
     def __post_init__(self) -> None:
-        if self.n_slices < 1:
-            raise InputError(f"n_slices must be >= 1, got {self.n_slices}")
-        if self.tile_rows < 1:
-            raise InputError(f"tile_rows must be >= 1, got {self.tile_rows}")
+        check_settings(self)
         if self.weights_per_tile < 1:
             raise InputError(
                 f"tile_cols must hold at least one weight and its reference, got {self.tile_cols} bit lines"

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rramsim.circuit.plan import Block, Layout, descent, plan
+from rramsim.circuit.descent import descent
+from rramsim.circuit.plan import Block, Layout, plan
 from rramsim.circuit.solution import Solution
 from rramsim.circuit.wiring import Lines, WiresConfig, check_conductance, check_inputs
 from rramsim.kernels import nodal
@@ -278,9 +279,9 @@ class Factorisation:
         root, table = self._layout.root, self._layout.plan
         tables, *_ = descent(self._layout)
         if root.children is None:
-            first = int(tables.leaves[0, 0])
+            first = int(tables.leaves["row"][0])
         else:
-            first = int(tables.merges[root.index, 0] + table.merges[root.index, 3])
+            first = int(tables.merges["row"][root.index] + table.merges["n_shared"][root.index])
         ports = rows[first : first + root.n_ports]
         ports[:] = 0.0
         if self._terminals is not None:

@@ -1,8 +1,8 @@
 """Order in which the nodes of a crossbar are eliminated.
 
 `plan` cuts an array into leaves of a few cells, orders the elimination inside a leaf, and lays
-out the tree of merges that `rramsim.kernels.nodal` carries out; `descent` lays out the way back
-from the ports to all node voltages.
+out the tree of merges that `rramsim.kernels.nodal` carries out; `rramsim.circuit.descent` lays out the
+way back from the ports to all node voltages.
 """
 
 from __future__ import annotations
@@ -11,16 +11,30 @@ import functools
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rramsim.kernels.nodal import Descent, Plan
+from rramsim.kernels.nodal import Plan
+from rramsim.kernels.tables import (
+    EDGE,
+    LEAF_ROW,
+    LEAVES,
+    MERGE,
+    MERGE_STEP,
+    PIVOT,
+    PROGRAM,
+    SEGMENT,
+    STEP,
+    records,
+)
 
 LEAF = 8  # cells along one side of a leaf, at most
 
 # how the end of a line leaves a leaf
 INNER, OPEN, SOURCE = 0, 1, 2
+LeafKey = tuple[int, int, int, int, bool, bool]  # arguments of `leaf_program`
 
 
 @dataclass(frozen=True)
@@ -175,7 +189,7 @@ class Layout:
     plan: Plan
     root: Block
     blocks: tuple[Block, ...]  # children before parents
-    leaf_keys: tuple[tuple[int, int, int, int, bool, bool], ...]  # arguments of `leaf_program`, by leaf
+    leaf_keys: tuple[LeafKey, ...]  # by leaf
     arena: int
     z: int
     p: int
@@ -265,6 +279,166 @@ def _segments(child: Block, parent: Block, s_pad: int) -> list[tuple[int, int, i
     return result
 
 
+class _LeafTables:
+    """Programs of leaves and slots of their ports, each kind entered once, as `Plan` holds them."""
+
+    def __init__(self) -> None:
+        self._index: dict[LeafKey, int] = {}
+        self._table_of: dict[tuple[LeafKey, str], int] = {}
+        self.programs: list[tuple[int, ...]] = []
+        self._edges: list[NDArray[np.int64]] = []
+        self._code: list[NDArray[np.int32]] = []
+        self._pivots: list[NDArray[np.int64]] = []
+        self._n_edges = self._n_code = self._n_pivots = 0
+        self.table: list[int] = []
+
+    def program(self, key: LeafKey) -> int:
+        """Number of a leaf's program."""
+        if key not in self._index:
+            program = leaf_program(*key)
+            self._index[key] = len(self.programs)
+            n_edges, n_pivots = len(program.edges), len(program.pivots)
+            self.programs.append((program.n_slots, n_pivots, self._n_edges, n_edges, self._n_pivots))
+            self._edges.append(program.edges)
+            self._code.append(program.code)
+            self._pivots.append(program.pivots + np.array([self._n_code, 0]))
+            self._n_edges, self._n_pivots = self._n_edges + n_edges, self._n_pivots + n_pivots
+            self._n_code += len(program.code)
+        return self._index[key]
+
+    def port_table(self, key: LeafKey, order: str) -> int:
+        """Where the slots of all pairs of ports begin, for a leaf whose sides lie in this order."""
+        if (key, order) not in self._table_of:
+            program = leaf_program(*key)
+            ports = [node for side in order for node in program.ports[side]]
+            self._table_of[key, order] = len(self.table)
+            pairs = itertools.combinations(ports, 2)
+            self.table += [program.pair_slots.get((min(a, b), max(a, b)), -1) for a, b in pairs]
+        return self._table_of[key, order]
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Fields of `Plan`."""
+        return {
+            "programs": np.array(self.programs, dtype=PROGRAM),
+            "edges": records(np.concatenate(self._edges), EDGE),
+            "code": np.concatenate(self._code),
+            "pivots": records(np.concatenate(self._pivots), PIVOT),
+            "tables": np.array(self.table, dtype=np.int32),
+        }
+
+
+class _Arena:
+    """Places of blocks in one array of conductances; places are used again unless all are kept."""
+
+    def __init__(self, vector: int, reuse: bool) -> None:
+        self.size = 0
+        self._wide, self._reuse = 2 * vector, reuse
+        self._free: dict[int, list[int]] = {}
+
+    @staticmethod
+    def _size(block: Block) -> int:
+        return -(-block.n_ports // 8) * 8 * block.stride
+
+    def allocate(self, block: Block) -> None:
+        """Give a block its place and its distance of rows."""
+        block.stride = -(-block.n_ports // self._wide) * self._wide
+        size = self._size(block)
+        if self._free.get(size):
+            block.offset = self._free[size].pop()
+        else:
+            block.offset, self.size = self.size, self.size + size
+
+    def release(self, block: Block) -> None:
+        """A block has been merged: its place is free."""
+        if self._reuse:
+            self._free.setdefault(self._size(block), []).append(block.offset)
+
+
+class _Planner:
+    """Collects steps, leaves and merges in the order in which they are carried out."""
+
+    def __init__(self, tree: _Tree, root: Block, vector: int, keep: str) -> None:
+        self.tree, self.root, self.vector, self.keep = tree, root, vector, keep
+        self.blocks = tuple(root.walk())
+        self.tables, self.arena = _LeafTables(), _Arena(vector, keep != "all")
+        self.steps: list[tuple[int, int, int]] = []
+        self.leaves: list[tuple[int, ...]] = []
+        self.leaf_keys: list[LeafKey] = []
+        self.merges: list[tuple[int, ...]] = []
+        self.segments: list[tuple[int, int, int]] = []
+        self.p_size = self.scale_size = self.z_size = 0
+        self._waiting = [block for block in self.blocks if block.children is None]
+
+    def _key(self, leaf: Block) -> LeafKey:
+        i0, i1, j0, j1 = leaf.lines
+        tree = self.tree
+        right = INNER if j1 < tree.columns[-1] else SOURCE if tree.word_both else OPEN
+        top = INNER if i0 > 0 else SOURCE if tree.bit_both else OPEN
+        return i1 - i0, j1 - j0, right, top, tree.word_node, tree.bit_node
+
+    def add_leaves(self, first: Block) -> None:
+        """A step for `first` and the next leaves of its kind, one leaf a lane."""
+        key = self._key(first)
+        group = [b for b in self._waiting[: 4 * self.vector] if self._key(b) == key][: self.vector]
+        program = self.tables.program(key)
+        self.steps.append((LEAVES, len(self.leaves), len(group)))
+        for leaf in group:
+            self._waiting.remove(leaf)
+            leaf.step, leaf.index = len(self.steps) - 1, len(self.leaves)
+            self.arena.allocate(leaf)
+            table = self.tables.port_table(key, leaf.order)
+            self.leaves.append(
+                (program, leaf.lines[0], leaf.lines[2], leaf.offset, leaf.stride, table, leaf.n_ports)
+            )
+            self.leaf_keys.append(key)
+
+    def add_merge(self, block: Block) -> None:
+        """A step that joins a block's two children."""
+        assert block.children is not None
+        self.arena.allocate(block)
+        first, second = block.children
+        s = -(-block.shared // self.vector) * self.vector
+        parts = [_segments(child, block, s) for child in (first, second)]
+        crossing = block is self.root and not self.tree.word_node and not self.tree.bit_node
+        cross = sum(block.size(side) for side in block.order if side in "LR") if crossing else 0
+        self.merges.append(
+            (block.offset, block.stride, block.n_ports, s, len(self.segments), len(parts[0]), len(parts[1]),
+             first.offset, first.stride, second.offset, second.stride, cross, self.p_size, self.scale_size)
+        )  # fmt: skip
+        self.segments += parts[0] + parts[1]
+        block.index, block.step = len(self.merges) - 1, len(self.steps)
+        self.steps.append((MERGE_STEP, block.index, 1))
+        need = s * (s + block.stride)
+        self.z_size = max(self.z_size, need)
+        if self.keep != "nothing":
+            self.p_size, self.scale_size = self.p_size + need, self.scale_size + s
+        self.arena.release(first)
+        self.arena.release(second)
+
+    def layout(self) -> Layout:
+        """The finished tables and the sizes of the work arrays."""
+        tables, merges = self.tables, np.array(self.merges, dtype=MERGE)
+        reused = self.keep == "nothing"
+        return Layout(
+            plan=Plan(
+                steps=np.array(self.steps, dtype=STEP),
+                leaves=np.array(self.leaves, dtype=LEAF_ROW),
+                merges=merges,
+                segments=np.array(self.segments, dtype=SEGMENT),
+                **tables.arrays(),
+            ),
+            root=self.root,
+            blocks=self.blocks,
+            leaf_keys=tuple(self.leaf_keys),
+            arena=self.arena.size,
+            z=self.z_size,
+            p=self.z_size if reused else self.p_size,
+            scale=int(merges["n_shared"].max(initial=0)) if reused else self.scale_size,
+            slots=max(program[0] for program in tables.programs) * self.vector,
+            vector=self.vector,
+        )
+
+
 @functools.lru_cache(maxsize=32)
 def plan(
     n_wl: int,
@@ -294,186 +468,10 @@ def plan(
     tree = _Tree(n_wl, n_bl, word_node, bit_node, (word_both, bit_both))
     order = tree.sides(word_both, bit_both)
     root = tree.grow(0, len(tree.rows) - 1, 0, len(tree.columns) - 1, order)
-    blocks = tuple(root.walk())
-    wide = 2 * vector
-
-    def program_key(block: Block) -> tuple[int, int, int, int, bool, bool]:
-        i0, i1, j0, j1 = block.lines
-        right = INNER if j1 < n_bl else SOURCE if word_both else OPEN
-        top = INNER if i0 > 0 else SOURCE if bit_both else OPEN
-        return i1 - i0, j1 - j0, right, top, word_node, bit_node
-
-    keys: dict[tuple, int] = {}
-    tables: dict[tuple, int] = {}
-    edges, code, pivots = [], [], []
-    programs: list[tuple[int, ...]] = []
-    table_data: list[int] = []
-    n_edges = n_code = n_pivots = n_table = 0
-    leaves: list[tuple[int, ...]] = []
-    merges: list[tuple[int, ...]] = []
-    segments: list[tuple[int, int, int]] = []
-    steps: list[tuple[int, int, int]] = []
-    leaf_keys = []
-    free: dict[int, list[int]] = {}
-    arena = p_size = scale_size = z_size = 0
-
-    def allocate(block: Block) -> None:
-        nonlocal arena
-        n = block.n_ports
-        block.stride = -(-n // wide) * wide
-        size = -(-n // 8) * 8 * block.stride
-        if keep != "all" and free.get(size):
-            block.offset = free[size].pop()
-        else:
-            block.offset, arena = arena, arena + size
-
-    def release(block: Block) -> None:
-        size = -(-block.n_ports // 8) * 8 * block.stride
-        free.setdefault(size, []).append(block.offset)
-
-    waiting = [block for block in blocks if block.children is None]
-    for block in blocks:
-        if block.children is None:
-            if block.step >= 0:
-                continue
-            key = program_key(block)
-            group = [b for b in waiting[: 4 * vector] if program_key(b) == key][:vector]
-            if key not in keys:
-                keys[key] = len(programs)
-                program = leaf_program(*key)
-                programs.append(
-                    (program.n_slots, len(program.pivots), n_edges, len(program.edges), 0, n_pivots)
-                )
-                edges.append(program.edges)
-                code.append(program.code)
-                pivots.append(program.pivots + np.array([n_code, 0]))
-                n_edges, n_pivots = n_edges + len(program.edges), n_pivots + len(program.pivots)
-                n_code += len(program.code)
-            steps.append((0, len(leaves), len(group)))
-            for leaf in group:
-                waiting.remove(leaf)
-                leaf.step, leaf.index = len(steps) - 1, len(leaves)
-                allocate(leaf)
-                if (key, leaf.order) not in tables:
-                    program = leaf_program(*key)
-                    ports = [node for side in leaf.order for node in program.ports[side]]
-                    pairs = itertools.combinations(ports, 2)
-                    data = [program.pair_slots.get((min(a, b), max(a, b)), -1) for a, b in pairs]
-                    tables[key, leaf.order] = n_table
-                    table_data += data
-                    n_table += len(data)
-                leaves.append(
-                    (keys[key], leaf.lines[0], leaf.lines[2], leaf.offset, leaf.stride,
-                     tables[key, leaf.order], leaf.n_ports)
-                )  # fmt: skip
-                leaf_keys.append(key)
-            continue
-        allocate(block)
-        first, second = block.children
-        s_pad = -(-block.shared // vector) * vector
-        parts = [_segments(child, block, s_pad) for child in (first, second)]
-        crossing = block is root and not word_node and not bit_node
-        cross = sum(block.size(side) for side in order if side in "LR") if crossing else 0
-        merges.append(
-            (block.offset, block.stride, block.n_ports, s_pad, len(segments), len(parts[0]), len(parts[1]),
-             first.offset, first.stride, second.offset, second.stride, cross, p_size, scale_size)
-        )  # fmt: skip
-        segments += parts[0] + parts[1]
-        block.index, block.step = len(merges) - 1, len(steps)
-        steps.append((1, block.index, 1))
-        need = s_pad * (s_pad + block.stride)
-        z_size = max(z_size, need)
-        if keep != "nothing":
-            p_size, scale_size = p_size + need, scale_size + s_pad
-        if keep != "all":
-            release(first)
-            release(second)
-    table = Plan(
-        steps=np.array(steps, dtype=np.int64).reshape(-1, 3),
-        leaves=np.array(leaves, dtype=np.int64).reshape(-1, 7),
-        programs=np.array(programs, dtype=np.int64).reshape(-1, 6),
-        edges=np.concatenate(edges),
-        code=np.concatenate(code),
-        pivots=np.concatenate(pivots),
-        tables=np.array(table_data, dtype=np.int32),
-        merges=np.array(merges, dtype=np.int64).reshape(-1, 14),
-        segments=np.array(segments, dtype=np.int64).reshape(-1, 3),
-    )
-    return Layout(
-        plan=table,
-        root=root,
-        blocks=blocks,
-        leaf_keys=tuple(leaf_keys),
-        arena=arena,
-        z=z_size,
-        p=z_size if keep == "nothing" else p_size,
-        scale=max([m[3] for m in merges], default=0) if keep == "nothing" else scale_size,
-        slots=max(program[0] for program in programs) * vector,
-        vector=vector,
-    )
-
-
-@functools.lru_cache(maxsize=32)
-def descent(layout: Layout) -> tuple[Descent, int, int, int]:
-    """Where the voltages of a kept plan go: tables, rows of x, numbers of weights, nodes of a leaf."""
-    table, vector = layout.plan, layout.vector
-    rows = 0
-    kept_row: dict[int, int] = {}
-    own_row: dict[int, int] = {}
-    for block in layout.blocks:
-        own_row[id(block)] = rows
-        if block.children is None:
-            kept_row[id(block)] = rows
-            rows += block.n_ports
-        else:
-            s_pad = int(table.merges[block.index, 3])
-            kept_row[id(block)] = rows + s_pad
-            rows += s_pad + block.stride
-    merges = np.zeros((len(table.merges), 3), dtype=np.int64)
-    leaves = np.zeros((len(table.leaves), 4), dtype=np.int64)
-    sizes = np.zeros((len(table.leaves), 2), dtype=np.int64)
-    programs = np.zeros((len(table.programs), 3), dtype=np.int64)
-    neighbours: list[int] = []
-    targets: list[tuple[int, int]] = []
-    seen: dict[int, LeafProgram] = {}
-    for leaf, key in enumerate(layout.leaf_keys):
-        index = int(table.leaves[leaf, 0])
-        if index in seen:
-            continue
-        program = seen[index] = leaf_program(*key)
-        programs[index] = program.n_nodes, len(neighbours), len(targets)
-        start = 0
-        for node, near in zip(program.nodes, program.neighbours, strict=True):
-            targets.append((node, start))
-            neighbours += near
-            start += len(near)
-    port_nodes: list[int] = []
-    n_weights = 0
-    starts: dict[int, int] = {}
-    by_index = sorted((b for b in layout.blocks if b.children is None), key=lambda b: b.index)
-    for block in by_index:
-        program = seen[int(table.leaves[block.index, 0])]
-        first, count = int(table.steps[block.step, 1]), int(table.steps[block.step, 2])
-        if block.step not in starts:
-            starts[block.step] = n_weights
-            n_weights += sum(len(near) for near in program.neighbours) * vector
-        assert first <= block.index < first + count
-        leaves[block.index] = own_row[id(block)], len(port_nodes), starts[block.step], block.index - first
-        sizes[block.index] = block.lines[1] - block.lines[0], block.lines[3] - block.lines[2]
-        port_nodes += [node for side in block.order for node in program.ports[side]]
-    for block in layout.blocks:
+    planner = _Planner(tree, root, vector, keep)
+    for block in planner.blocks:
         if block.children is not None:
-            first_child, second_child = block.children
-            merges[block.index] = own_row[id(block)], kept_row[id(first_child)], kept_row[id(second_child)]
-    order = layout.root.order
-    tables = Descent(
-        merges=merges,
-        leaves=leaves,
-        programs=programs,
-        port_nodes=np.array(port_nodes, dtype=np.int32),
-        neighbours=np.array(neighbours, dtype=np.int32),
-        targets=np.array(targets, dtype=np.int64).reshape(-1, 2),
-        steps=np.array([1, "W" not in order, "N" not in order, 1], dtype=np.int64),
-        sizes=sizes,
-    )
-    return tables, rows, n_weights, max(program.n_nodes for program in seen.values())
+            planner.add_merge(block)
+        elif block.step < 0:
+            planner.add_leaves(block)
+    return planner.layout()

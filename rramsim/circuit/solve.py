@@ -9,7 +9,6 @@ voltages and currents.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -21,8 +20,9 @@ from rramsim.checks import InputError
 from rramsim.circuit.elimination import Factorisation, effective
 from rramsim.circuit.newton import MAX_CG, Law, drop_ratio, line_currents, solve_lines, solve_nonlinear
 from rramsim.circuit.solution import Solution
-from rramsim.circuit.wiring import Lines, WiresConfig, check_conductance, check_inputs
+from rramsim.circuit.wiring import Lines, WiresConfig, check_conductance, check_drive, check_inputs
 from rramsim.kernels import nodal
+from rramsim.parallel import count_threads
 
 __all__ = [
     "Factorisation",
@@ -127,7 +127,7 @@ def effective_conductances(
     _require_linear(wires)
     kind = _check_dtype(dtype)
     arrays = [check_conductance(tile, f"tiles[{k}]") for k, tile in enumerate(tiles)]
-    n_threads = _count_threads(threads, len(arrays))
+    n_threads = count_threads(threads, len(arrays))
 
     def solve(g: NDArray[np.float64]) -> NDArray[Any]:
         return effective(g, wires, Lines(g, None, None), kind)
@@ -136,15 +136,6 @@ def effective_conductances(
         return [solve(g) for g in arrays]
     with ThreadPoolExecutor(n_threads) as pool:
         return list(pool.map(solve, arrays))
-
-
-def _count_threads(threads: int | None, n_tasks: int) -> int:
-    if threads is None:
-        affinity = getattr(os, "sched_getaffinity", None)
-        threads = len(affinity(0)) if affinity else os.cpu_count() or 1
-    if threads < 1:
-        raise InputError(f"threads must be >= 1, got {threads}")
-    return max(1, min(threads, n_tasks))
 
 
 def prepare(
@@ -244,6 +235,8 @@ def output_currents(
     lines = Lines(g, None, None)
     v_in = check_inputs(v_in, g.shape[0], lines)
     linear = not wires.alpha and law is None
+    if law is None:
+        check_drive(v_in, wires.alpha)
     if not linear or _few(g, v_in, wires, lines):
         _, i_cell, _, done = line_currents(g, v_in, wires, law, max_cg=FEW_CG if linear else MAX_CG)
         if done.all():

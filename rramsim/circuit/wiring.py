@@ -6,46 +6,51 @@ draws; `Lines` the masks of floating lines, checked against an array.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rramsim.checks import InputError, check_array
+from rramsim.config import check_settings, setting
 from rramsim.kernels.nodal import Wires
 from rramsim.kernels.nodal_line import Drops
+
+_SEGMENT = (0.0, 1e6)  # [ohm] magnitudes met in practice, and in studies of limits
+
+
+ALPHA_V_MAX = 40.0  # alpha times voltage up to which the solvers are tested; sinh(40) is 1.2e17
 
 
 @dataclass(frozen=True, kw_only=True)
 class WiresConfig:
     """Resistances around the cells of one crossbar; zero resistance merges nodes exactly."""
 
-    r_word: float = 0.0  # [ohm] one word-line segment
-    r_bit: float = 0.0  # [ohm] one bit-line segment
-    r_driver: float = 0.0  # [ohm] output resistance of a word line's driver
-    r_sense: float = 0.0  # [ohm] input resistance of a bit line's sense amplifier
-    r_access: float = 0.0  # [ohm] access transistor in series with each cell, switched on
-    alpha: float = 0.0  # [1/V] cell law I = G sinh(alpha V) / alpha; 0 for linear cells
-    word_both: bool = False  # word lines driven from both ends
-    bit_both: bool = False  # bit lines grounded at both ends
+    r_word: float = setting(0.0, "ohm", "resistance of one word-line segment", "[0, inf)", usual=_SEGMENT)
+    r_bit: float = setting(0.0, "ohm", "resistance of one bit-line segment", "[0, inf)", usual=_SEGMENT)
+    r_driver: float = setting(
+        0.0, "ohm", "output resistance of a word line's driver", "[0, inf)", usual=_SEGMENT
+    )
+    r_sense: float = setting(
+        0.0, "ohm", "input resistance of a bit line's sense amplifier", "[0, inf)", usual=_SEGMENT
+    )
+    r_access: float = setting(
+        0.0, "ohm", "access transistor in series with each cell, switched on", "[0, inf)", usual=_SEGMENT
+    )
+    alpha: float = setting(0.0, "1/V", "cell law I = G sinh(alpha V) / alpha; 0 for linear cells", "[0, inf)")
+    word_both: bool = setting(False, "", "word lines driven from both ends")
+    bit_both: bool = setting(False, "", "bit lines grounded at both ends")
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value: Any = getattr(self, field.name)
-            if field.name.endswith("_both"):
-                if not isinstance(value, (bool, np.bool_)):
-                    raise InputError(f"{field.name} must be true or false, got {value!r}")
-                continue
-            unit = "1/V" if field.name == "alpha" else "ohm"
-            if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
-                raise InputError(f"{field.name} must be a number in {unit}, got {value!r}")
-            if not (np.isfinite(value) and value >= 0.0):
-                raise InputError(f"{field.name} must be finite and >= 0 {unit}, got {value:g}")
+        for name in ("word_both", "bit_both"):
+            if not isinstance(getattr(self, name), bool | np.bool_):
+                raise InputError(f"{name} must be true or false, got {getattr(self, name)!r}")
+        check_settings(self)
+        for name in ("r_word", "r_bit", "r_driver", "r_sense", "r_access", "alpha"):
+            value, unit = getattr(self, name), "1/V" if name == "alpha" else "ohm"
             if 0.0 < value < 1e-9:
                 raise InputError(
-                    f"{field.name} must be 0 or at least 1e-9 {unit}, got {value:g}; "
-                    f"0 merges the nodes exactly"
+                    f"{name} must be 0 or at least 1e-9 {unit}, got {value:g}; 0 merges the nodes exactly"
                 )
 
     @property
@@ -153,3 +158,14 @@ def check_inputs(v_in: ArrayLike, n_wl: int, lines: Lines) -> NDArray[np.float64
         line = int(np.flatnonzero(lines.word & v.any(axis=0))[0])
         raise InputError(f"v_in of floating word lines must be 0 V, got another voltage on line {line}")
     return v
+
+
+def check_drive(v_in: NDArray[np.float64], alpha: float) -> None:
+    """Inputs [V] that the law sinh(alpha V) turns into numbers of sense; `InputError` beyond."""
+    largest = float(np.abs(v_in).max(initial=0.0))
+    if alpha * largest > ALPHA_V_MAX:
+        raise InputError(
+            f"alpha times the largest input voltage must not exceed {ALPHA_V_MAX:g}, got {alpha * largest:g} "
+            f"(alpha={alpha:g} 1/V, {largest:g} V): a cell would draw {ALPHA_V_MAX:g} e-folds more than a "
+            "linear one; published cells have alpha of 1 to 20 1/V; were millivolts meant?"
+        )

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from rramsim.blackbox.codes import adc_code_max, dac_codes
 from rramsim.blackbox.mapping import (
-    channel_weights,
     column_scale,
     levels_from_weights,
     levels_near,
@@ -23,11 +22,12 @@ from rramsim.blackbox.mapping import (
     weights_from_levels,
     zero_points,
 )
-from rramsim.blackbox.protocol import ChipProtocol, Reading
+from rramsim.blackbox.protocol import ChipProtocol, HostPort, host_port
 from rramsim.blackbox.windows import WindowCodes
-from rramsim.checks import InputError, check_array
+from rramsim.checks import InputError
 from rramsim.host.layer import HostLayer, layer_names, layer_shapes
-from rramsim.host.ranges import RANGE_VECTORS, best_range
+from rramsim.host.ranges import RANGE_VECTORS, best_range, partial_sums
+from rramsim.host.trace import Trace
 from rramsim.kernels import host as host_kernels
 from rramsim.network import Network, Node, windows
 
@@ -53,6 +53,7 @@ class Deployment:
     def __init__(self, network: Network, chip: ChipProtocol) -> None:
         self.network = network
         self.chip = chip
+        self._port = host_port(chip)
         wanted = layer_shapes(network)
         got = {name: (info.n_rows, info.n_cols) for name, info in chip.layers.items()}
         if wanted != got:
@@ -87,14 +88,13 @@ class Deployment:
         host = self.layers[layer]
         return windows.matrices(self.network.node(host.node))[host.group]
 
-    def map(self, images: NDArray[np.float32], *, program: bool = True, margin: float = 1.0) -> None:
+    def map(self, images: Any, *, program: bool = True, margin: float = 1.0) -> None:
         """Set converter ranges from the digital network on `images`, and write every layer once.
 
         No answer of the chip is used: this is what plain mapping gives. `margin` widens the ADC
         ranges, for cells that may conduct more than their target.
         """
-        images = check_array(images, "images", dtype=np.float32)
-        values: dict[str, NDArray[Any]] = {"input": images}
+        values = self.network.feed(images)
         inputs = {name: self.network.node(name).inputs[0] for name in self.network.mapped}
         self.network.evaluate(values, self.network.output, keep=set(inputs.values()))
         for node_name, source in inputs.items():
@@ -164,20 +164,8 @@ class Deployment:
 
     def _partial_sums(self, layer: str, x: NDArray[Any]) -> NDArray[np.float32]:
         """Currents that error-free cells would send to each conversion, in steps (`_ampere_per_step`)."""
-        info, sheet = self.chip.layers[layer], self._sheet
-        codes = self.codes(layer, x)
-        codes = codes[:: max(1, len(codes) // RANGE_VECTORS)]
-        if sheet.input_mode == "bit_serial":
-            magnitude, sign = np.abs(codes.astype(np.int32)), np.sign(codes)
-            planes = [((magnitude >> bit) & 1) * sign for bit in range(int(magnitude.max()).bit_length())]
-            codes = np.concatenate(planes) if planes else codes
-        weights = channel_weights(
-            self.nearest_levels(layer), sheet.mapping, sheet.levels, per_line=sheet.adc_per_line
-        )
-        weights = weights + unsubtracted(sheet)
-        flat = weights.reshape(weights.shape[0], -1).astype(np.float32)
-        drive = codes.astype(np.float32)
-        return np.stack([drive[:, a:b] @ flat[a:b] for a, b in info.row_tiles], axis=1)
+        info = self.chip.layers[layer]
+        return partial_sums(self.codes(layer, x), self.nearest_levels(layer), self._sheet, info.row_tiles)
 
     def _ampere_per_step(self, layer: str) -> float:
         """Current [A] of a weight of 1 driven by one DAC step (by one bit when inputs are bit-serial)."""
@@ -270,16 +258,16 @@ class Deployment:
         layers = self.layers_of(node.name)
         for layer in layers:
             codes = self._window_codes(layer, x)
-            reading = self._host_mvm(layer, codes).codes
+            reading = self._port.host_mvm(layer, codes).codes
             if len(layers) == 1 and isinstance(codes, WindowCodes):
                 return self._finish_maps(layer, codes, reading, x.ndim)
             columns.append(self.finish(layer, codes, reading))
-        return windows.raise_outputs(node, x.shape, columns)
+        return windows.from_columns(node, x.shape, columns)
 
     def _finish_maps(
         self, layer: str, codes: WindowCodes, reading: NDArray[Any], rank: int
     ) -> NDArray[np.float32]:
-        """`finish` and `lowering.raise_outputs` in one pass."""
+        """`finish` and `windows.from_columns` in one pass."""
         host, window = self.layers[layer], codes.geometry
         n_images, n_cols = len(codes.maps), reading.shape[1]
         positions = window.out_h * window.out_w
@@ -294,12 +282,12 @@ class Deployment:
             return out
         return out.reshape(n_images, n_cols, window.out_h, window.out_w)
 
-    def _host_mvm(self, layer: str, codes: NDArray[Any] | WindowCodes) -> Reading:
-        """Read on the host's own behalf: a gate does not ask where these vectors come from."""
-        host_mvm = getattr(self.chip, "_host_mvm", self.chip.mvm)
-        return host_mvm(layer, codes)
+    @property
+    def port(self) -> HostPort:
+        """Where a gate in front of the chip hears which vectors and answers are natural."""
+        return self._port
 
-    def trace(self, images: NDArray[np.float32]) -> Trace:
+    def trace(self, images: Any) -> Trace:
         """Follow images through the network layer by layer, as a tuner does."""
         return Trace(self, images)
 
@@ -309,15 +297,13 @@ class Deployment:
         """`Network.evaluate` with mapped nodes on the chip."""
         return self.network.evaluate(values, target, mapped=self.execute, keep=keep)
 
-    def run(
-        self, images: NDArray[np.float32], *, progress: Callable[[int], None] | None = None
-    ) -> NDArray[np.float32]:
-        """Network outputs (logits) for images (n, c, h, w); `progress` hears of finished images."""
-        images = check_array(images, "images", dtype=np.float32)
+    def run(self, images: Any, *, progress: Callable[[int], None] | None = None) -> NDArray[np.float32]:
+        """Network outputs (logits) for images, tokens or named arrays; `progress` hears of finished ones."""
+        images = self.network.checked(images)
         outputs = []
         for first in range(0, len(images), self.network.batch):
             batch = images[first : first + self.network.batch]
-            outputs.append(self.evaluate({"input": batch}, self.network.output))
+            outputs.append(self.evaluate(self.network.feed(batch), self.network.output))
             if progress is not None:
                 progress(len(batch))
         return np.concatenate(outputs)
@@ -373,52 +359,3 @@ class Deployment:
         numbers = sum(host.n_extra for host in self.layers.values())
         weights = sum(rows * cols for rows, cols in layer_shapes(self.network).values())
         return {"numbers": float(numbers), "fraction_of_weights": numbers / weights}
-
-
-class Trace:
-    """Images on their way through a deployment: what a tuner of one layer after another needs.
-
-    Activations before the present layer are kept, so that finishing a layer and going on costs
-    one read of each layer. Its `codes` are vectors recorded from images, which a gate at tier
-    `LAYERS` lets pass.
-    """
-
-    def __init__(self, deployment: Deployment, images: NDArray[np.float32]) -> None:
-        self._deployment = deployment
-        self._values: dict[str, NDArray[Any]] = {"input": check_array(images, "images", dtype=np.float32)}
-
-    def activations(self, tensor: str) -> NDArray[np.float32]:
-        """A tensor of the network as chip and host produce it; what it needs runs on the chip once."""
-        if tensor not in self._values:
-            mapped = set(self._deployment.network.mapped)
-            self._deployment.evaluate(self._values, tensor, keep=mapped | self._inputs())
-        return self._values[tensor]
-
-    def _inputs(self) -> set[str]:
-        network = self._deployment.network
-        return {network.node(name).inputs[0] for name in network.mapped}
-
-    def codes(self, layer: str) -> NDArray[Any]:
-        """DAC codes the layer receives for these images, shape (n_vectors, n_rows)."""
-        deployment = self._deployment
-        source = deployment.network.node(deployment.layers[layer].node).inputs[0]
-        codes = deployment.codes(layer, self.activations(source))
-        record = getattr(deployment.chip, "_record", None)
-        if record is not None:
-            record(layer, codes)
-        return codes
-
-    def put(self, node: str, columns: list[NDArray[np.float32]]) -> None:
-        """Set a mapped node's pre-activations from one matrix (n_vectors, n_cols) per group.
-
-        Spares the chip a read whose answer the tuner already has.
-        """
-        network = self._deployment.network
-        x = self.activations(network.node(node).inputs[0])
-        self._values[node] = windows.raise_outputs(network.node(node), x.shape, columns)
-
-    def forget_after(self, node: str) -> None:
-        """Drop the node's own and all later activations: the layer was changed."""
-        names = [entry.name for entry in self._deployment.network.nodes]
-        for name in names[names.index(node) :]:
-            self._values.pop(name, None)

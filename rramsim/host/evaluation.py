@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import Future
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rramsim.checks import InputError, check_array
+from rramsim.checks import InputError
 from rramsim.host.deployment import Deployment
 from rramsim.network import Node, windows
+from rramsim.network.inputs import Examples
+from rramsim.parallel import Workers
 
 __all__ = ["evaluate_images"]
 
@@ -24,7 +24,7 @@ _worker: dict[str, Any] = {}
 
 def evaluate_images(
     deployment: Deployment,
-    images: NDArray[np.float32],
+    images: Any,
     *,
     workers: int = 1,
     stream: int = 0,
@@ -34,7 +34,7 @@ def evaluate_images(
 
     Parameters
     ----------
-    images : ndarray, shape (n, *input_shape)
+    images : ndarray, shape (n, *input_shape), or named arrays
     workers : int
         Spawned processes of one thread each. A script that asks for more than one must start under
         ``if __name__ == "__main__":``.
@@ -58,7 +58,7 @@ def evaluate_images(
 
     if workers < 1:
         raise InputError(f"workers must be >= 1, got {workers}")
-    images = check_array(images, "images", dtype=np.float32)
+    images = deployment.network.checked(images)
     fork = getattr(deployment.chip, "fork", None)
     n_batches = -(-len(images) // deployment.network.batch)
     n_workers = min(workers, n_batches)
@@ -75,39 +75,24 @@ def evaluate_images(
         first.refresh()  # wires are solved once, not in every process
     shared = deployment.on(first)
     parts: list[NDArray[np.float32]] = []
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(
-        n_workers, mp_context=context, initializer=_start, initargs=(shared, stream)
-    ) as pool:
-        waiting: deque[Future[NDArray[np.float32]]] = deque()
-        try:
-            for start, stop, vectors in _chunks(deployment, len(images), n_workers):
-                waiting.append(pool.submit(_run, images[start:stop], vectors))
-            while waiting:
-                parts.append(waiting.popleft().result())
-                if progress is not None:
-                    progress(len(parts[-1]))
-        except BrokenProcessPool:
-            raise RuntimeError(
-                "a worker process ended without an answer: memory may be short (try fewer workers), or the "
-                'script does not start under `if __name__ == "__main__":`'
-            ) from None
-        finally:
-            pool.shutdown(cancel_futures=True)
+    with Workers(n_workers, _start, (shared, stream)) as pool:
+        waiting: deque[Future[NDArray[np.float32]]] = deque(
+            pool.submit(_run, images[start:stop], vectors)
+            for start, stop, vectors in _chunks(deployment, len(images), n_workers)
+        )
+        while waiting:
+            parts.append(waiting.popleft().result())
+            if progress is not None:
+                progress(len(parts[-1]))
     return np.concatenate(parts)
 
 
 def _start(deployment: Deployment, stream: int) -> None:
-    """Set up one process: a single thread, and the deployment that all its work shares."""
-    import numba
-    import threadpoolctl
-
-    numba.set_num_threads(1)
-    _worker["limits"] = threadpoolctl.threadpool_limits(1)
+    """Set up one process: the deployment that all its work shares."""
     _worker["deployment"], _worker["stream"] = deployment, stream
 
 
-def _run(images: NDArray[np.float32], first_vectors: dict[str, int]) -> NDArray[np.float32]:
+def _run(images: Examples, first_vectors: dict[str, int]) -> NDArray[np.float32]:
     deployment = _worker["deployment"]
     chip = deployment.chip.fork(_worker["stream"], first_vectors)
     return deployment.on(chip).run(images)
@@ -138,8 +123,7 @@ def _vectors_of_a_batch(deployment: Deployment) -> dict[str, int]:
         layers = deployment.layers_of(node.name)
         counts.update(dict.fromkeys(layers, n))
         blank = [np.zeros((n, matrix.shape[1]), dtype=np.float32) for matrix in matrices]
-        return windows.raise_outputs(node, x.shape, blank)
+        return windows.from_columns(node, x.shape, blank)
 
-    x = np.zeros((network.batch, *network.input_shape), dtype=network.input_dtype)
-    network.evaluate({"input": x}, network.output, mapped=count)
+    network.evaluate(network.zeros(network.batch), network.output, mapped=count)
     return counts

@@ -8,10 +8,11 @@ above one another. Against im2col that saves the factor of the kernel's height, 
 from __future__ import annotations
 
 import numpy as np
-from numba import config, njit, prange, types
+from numba import njit, prange, types
 from numba.extending import intrinsic
 
-from rramsim.kernels.nodal_simd import WIDE, _Block
+from rramsim.kernels import plain
+from rramsim.kernels.simd import WIDE, Vectors, twin
 
 CHANNELS = 8 if WIDE else 4  # outputs of a register tile
 VECTORS = 2 if WIDE else 1  # 64-byte vectors of positions of a register tile
@@ -20,7 +21,7 @@ POSITIONS_AT_ONCE = 512  # outputs of CHANNELS channels that are finished while 
 
 
 @intrinsic
-def _tile(typingctx, out, out_at, pitch, weights, weights_at, source, source_at, offsets, first, last):
+def _built_tile(typingctx, out, out_at, pitch, weights, weights_at, source, source_at, offsets, first, last):
     """Row r of `out`: sum over taps k of weights[k CHANNELS + r] source[offsets[k] + i]."""
     if not all(isinstance(a, types.Array) and a.dtype == types.float32 for a in (out, weights, source)):
         return None
@@ -28,7 +29,7 @@ def _tile(typingctx, out, out_at, pitch, weights, weights_at, source, source_at,
     signature = types.void(out, *integers, weights, types.intp, source, types.intp, offsets, *integers)
 
     def build(context, builder, sig, args):
-        block = _Block(context, builder, out.dtype)
+        block = Vectors(context, builder, out.dtype)
         out_data, w_data, s_data = (block.data(sig.args[i], args[i]) for i in (0, 3, 5))
         offset_data = context.make_array(sig.args[7])(context, builder, args[7]).data
         out_at, pitch, w_at, s_at, first, last = (args[i] for i in (1, 2, 4, 6, 8, 9))
@@ -53,16 +54,7 @@ def _tile(typingctx, out, out_at, pitch, weights, weights_at, source, source_at,
     return signature, build
 
 
-if config.DISABLE_JIT:
-
-    def _tile(out, out_at, pitch, weights, weights_at, source, source_at, offsets, first, last):
-        """NumPy's turn without JIT."""
-        for r in range(CHANNELS):
-            total = np.zeros(POSITIONS, dtype=np.float32)
-            for k in range(first, last):
-                at = source_at + offsets[k]
-                total += weights[weights_at + k * CHANNELS + r] * source[at : at + POSITIONS]
-            out[out_at + r * pitch : out_at + r * pitch + POSITIONS] = total
+_tile = twin(_built_tile, plain.make_tile(CHANNELS, POSITIONS))
 
 
 @njit(cache=True, inline="always")

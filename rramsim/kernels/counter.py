@@ -2,8 +2,6 @@
 
 The mixing function is the finaliser of SplitMix64 (Steele, Lea, Flood, OOPSLA 2014,
 doi 10.1145/2660193.2660195, "variant 13" constants), applied once per counter.
-Numba's cache does not follow edits across files: after a change here remove the
-`__pycache__` folders of the package (`make clean`).
 """
 
 from __future__ import annotations

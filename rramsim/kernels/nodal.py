@@ -39,38 +39,38 @@ from rramsim.kernels.nodal_simd import (
     turn,
     turn_stream,
 )
+from rramsim.kernels.tables import LEAVES, MERGE_STEP
 
 KC = 128  # eliminated rows per pass over the kept ports: their slivers stay in the first-level cache
 SUPER = 64  # rows brought up to date together
 
 
 class Plan(NamedTuple):
-    """Order of work for one wiring; made by `rramsim.circuit.wiring.plan`, all int64 unless said."""
+    """Order of work for one wiring, made by `rramsim.circuit.plan`: records of `rramsim.kernels.tables`."""
 
-    steps: np.ndarray  # (n_steps, 3): 0 leaf group | 1 merge, first index, count
-    leaves: np.ndarray  # (n_leaves, 7): program, i0, j0, offset, stride, port table, -
-    programs: (
-        np.ndarray
-    )  # (n_programs, 6): n_slots, n_eliminated, edge start, n_edges, code start, pivot start
-    edges: np.ndarray  # (n, 4): slot, kind, row, column in the leaf
+    steps: np.ndarray  # STEP
+    leaves: np.ndarray  # LEAF_ROW
+    programs: np.ndarray  # PROGRAM
+    edges: np.ndarray  # EDGE
     code: np.ndarray  # int32, slots of the elimination steps
-    pivots: np.ndarray  # (n, 2): start in code, degree
-    tables: np.ndarray  # int32, slot of each pair of ports
-    merges: np.ndarray  # (n_merges, 14): see `rramsim.circuit.wiring.plan`
-    segments: np.ndarray  # (n, 3): source, destination, length
+    pivots: np.ndarray  # PIVOT
+    tables: np.ndarray  # int32, slot of each pair of ports, -1 for none
+    merges: np.ndarray  # MERGE
+    segments: np.ndarray  # SEGMENT
 
 
 class Descent(NamedTuple):
-    """Where voltages lie on the way down a plan, in rows of V or 4 V input vectors; int64 unless said."""
+    """Where voltages lie on the way down a plan, in rows of V or 4 V input vectors."""
 
-    merges: np.ndarray  # (n_merges, 3): row of the eliminated ports, kept ports' rows of both children
-    leaves: np.ndarray  # (n_leaves, 4): row, start in port_nodes, start of weights, lane
-    programs: np.ndarray  # (n_programs, 3): n_nodes, starts in neighbours and targets
+    merges: np.ndarray  # MERGE_DOWN
+    leaves: np.ndarray  # LEAF_DOWN
+    programs: np.ndarray  # PROGRAM_DOWN
     port_nodes: np.ndarray  # int32, node of each port of a leaf
     neighbours: np.ndarray  # int32, nodes in the order of each step's couplings
-    targets: np.ndarray  # (n, 2): eliminated node, start of its neighbours
-    steps: np.ndarray  # (4,): 0 where word lines are single nodes (along c), bit lines likewise (along r)
-    sizes: np.ndarray  # (n_leaves, 2): cells along word and bit lines
+    targets: np.ndarray  # TARGET
+    # int64 (4,): steps of a leaf's word nodes along word lines' number and along the line, then of its
+    # bit nodes; 0 where a line is one node
+    steps: np.ndarray
 
 
 class Wires(NamedTuple):
@@ -87,16 +87,15 @@ class Wires(NamedTuple):
 @njit(cache=True, error_model="numpy", nogil=True)
 def _load_edges(plan, first, count, g, wires, lanes, slots):
     """Put the conductances of up to `lanes` leaves of one program into their slots."""
-    program = plan.leaves[first, 0]
-    slots[: plan.programs[program, 0] * lanes] = 0.0
+    program = plan.programs[plan.leaves[first]["program"]]
+    slots[: program["n_slots"] * lanes] = 0.0
     n_wl = g.shape[0]
-    e0 = plan.programs[program, 2]
-    for e in range(e0, e0 + plan.programs[program, 3]):
-        slot, kind, r, c = plan.edges[e, 0], plan.edges[e, 1], plan.edges[e, 2], plan.edges[e, 3]
-        base = slot * lanes
+    for e in range(program["edge"], program["edge"] + program["n_edges"]):
+        edge = plan.edges[e]
+        kind, base = edge["kind"], edge["slot"] * lanes
         for lane in range(count):
-            i = plan.leaves[first + lane, 1] + r
-            j = plan.leaves[first + lane, 2] + c
+            leaf = plan.leaves[first + lane]
+            i, j = leaf["i0"] + edge["row"], leaf["j0"] + edge["column"]
             if kind == 0:
                 value = g[i, j]
             elif kind == 1:  # segment left of the cell
@@ -114,13 +113,12 @@ def _load_edges(plan, first, count, g, wires, lanes, slots):
 def _leaf_group(plan, first, count, g, wires, lanes, slots, arena):
     """Eliminate the inner nodes of up to `lanes` leaves of one program, one leaf per lane."""
     _load_edges(plan, first, count, g, wires, lanes, slots)
-    program = plan.leaves[first, 0]
-    p0 = plan.programs[program, 5]
-    for k in range(p0, p0 + plan.programs[program, 1]):
-        eliminate_lanes(slots, plan.code, plan.pivots[k, 0], plan.pivots[k, 1])
+    program = plan.programs[plan.leaves[first]["program"]]
+    for k in range(program["pivot"], program["pivot"] + program["n_pivots"]):
+        eliminate_lanes(slots, plan.code, plan.pivots[k]["code"], plan.pivots[k]["degree"])
     for lane in range(count):
         leaf = plan.leaves[first + lane]
-        offset, stride, at, n_ports = leaf[3], leaf[4], leaf[5], leaf[6]
+        offset, stride, at, n_ports = leaf["offset"], leaf["stride"], leaf["table"], leaf["n_ports"]
         for a in range(n_ports):
             row = offset + a * stride
             for b in range(a + 1, n_ports):
@@ -133,12 +131,12 @@ def _leaf_group(plan, first, count, g, wires, lanes, slots, arena):
 def _scatter(child, stride, segments, first, count, s_pad, z, ldz, arena, out, ldo):
     """Add a child's conductances to the rows to eliminate (z) and to the kept ports (arena at out)."""
     for a in range(first, first + count):
-        src_a, dst_a, n_a = segments[a, 0], segments[a, 1], segments[a, 2]
+        src_a, dst_a, n_a = segments[a]["source"], segments[a]["target"], segments[a]["length"]
         for r in range(n_a):
             source = child + (src_a + r) * stride
             row = dst_a + r
             for b in range(a, first + count):
-                src_b, dst_b, n_b = segments[b, 0], segments[b, 1], segments[b, 2]
+                src_b, dst_b, n_b = segments[b]["source"], segments[b]["target"], segments[b]["length"]
                 start = r + 1 if a == b else 0
                 if dst_a < s_pad:
                     target = row * ldz + dst_b
@@ -234,32 +232,30 @@ def run_plan(plan, g, wires, vector, arena, z, p, scale, slots, wanted):
     for step in range(plan.steps.shape[0]):
         if not wanted[step]:
             continue
-        first, count = plan.steps[step, 1], plan.steps[step, 2]
-        if plan.steps[step, 0] == 0:
+        first, count = plan.steps[step]["first"], plan.steps[step]["count"]
+        if plan.steps[step]["kind"] == LEAVES:
             _leaf_group(plan, first, count, g, wires, vector, slots, arena)
             continue
         merge = plan.merges[first]
-        out, ldo, n_kept, s, seg, n_a, n_b = (
-            merge[0],
-            merge[1],
-            merge[2],
-            merge[3],
-            merge[4],
-            merge[5],
-            merge[6],
-        )
+        out, ldo, n_kept, s = merge["out"], merge["stride"], merge["n_kept"], merge["n_shared"]
+        segment, n_first, n_second = merge["segment"], merge["n_first"], merge["n_second"]
         n_rows = (n_kept + MR - 1) // MR * MR
         arena[out : out + n_rows * ldo] = 0.0
         ldz = s + ldo
         z[: s * ldz] = 0.0
-        _scatter(merge[7], merge[8], plan.segments, seg, n_a, s, z, ldz, arena, out, ldo)
-        _scatter(merge[9], merge[10], plan.segments, seg + n_a, n_b, s, z, ldz, arena, out, ldo)
+        _scatter(
+            merge["first"], merge["first_stride"], plan.segments, segment, n_first, s, z, ldz, arena, out, ldo
+        )
+        _scatter(
+            merge["second"], merge["second_stride"], plan.segments, segment + n_first, n_second, s, z, ldz,
+            arena, out, ldo,
+        )  # fmt: skip
         if s > 0:
-            at = merge[12]
+            at = merge["factors"]
             factors = p[at : at + s * ldz]
-            roots = scale[merge[13] : merge[13] + s]
+            roots = scale[merge["roots"] : merge["roots"] + s]
             _factor(z, ldz, s, ldz, factors, roots, vector)
-            cross = merge[11]  # at the root only word ports x bit ports are wanted
+            cross = merge["cross"]
             if cross > 0:
                 _update(factors, s, cross, cross, n_kept, arena, out, ldo, vector)
             else:
@@ -270,15 +266,14 @@ def run_plan(plan, g, wires, vector, arena, z, p, scale, slots, wanted):
 def leaf_weights(plan, descent, g, wires, lanes, slots, weights):
     """Weights with which each inner node of a leaf averages the voltages of its later neighbours."""
     for step in range(plan.steps.shape[0]):
-        if plan.steps[step, 0] != 0:
+        if plan.steps[step]["kind"] != LEAVES:
             continue
-        first, count = plan.steps[step, 1], plan.steps[step, 2]
+        first, count = plan.steps[step]["first"], plan.steps[step]["count"]
         _load_edges(plan, first, count, g, wires, lanes, slots)
-        program = plan.leaves[first, 0]
-        at = descent.leaves[first, 2]
-        p0 = plan.programs[program, 5]
-        for k in range(p0, p0 + plan.programs[program, 1]):
-            start, degree = plan.pivots[k, 0], plan.pivots[k, 1]
+        program = plan.programs[plan.leaves[first]["program"]]
+        at = descent.leaves[first]["weights"]
+        for k in range(program["pivot"], program["pivot"] + program["n_pivots"]):
+            start, degree = plan.pivots[k]["code"], plan.pivots[k]["degree"]
             lane_weights(slots, plan.code, start, degree, weights, at)
             at += degree * lanes
             eliminate_lanes(slots, plan.code, start, degree)
@@ -342,50 +337,37 @@ def back_substitute(plan, descent, vector, lanes, p, scale, weights, x, y, batch
     line, plane = v_word.shape[2], v_word.shape[1] * v_word.shape[2]
     flat_word, flat_bit = v_word.reshape(v_word.size), v_bit.reshape(v_bit.size)
     for step in range(plan.steps.shape[0] - 1, -1, -1):
-        if plan.steps[step, 0] != 1:
+        if plan.steps[step]["kind"] != MERGE_STEP:
             continue
-        index = plan.steps[step, 1]
-        merge = plan.merges[index]
-        s, ldo = merge[3], merge[1]
-        row = descent.merges[index, 0]
+        merge, down = plan.merges[plan.steps[step]["first"]], descent.merges[plan.steps[step]["first"]]
+        s, row = merge["n_shared"], down["row"]
         if s > 0:
-            width = s + ldo
-            back_rows(
-                x, row, s, width, p[merge[12] : merge[12] + s * width], scale[merge[13] :], vector, lanes
-            )
-        seg = merge[4]
-        for child in range(2):
-            base = descent.merges[index, 1 + child]
-            for a in range(seg, seg + merge[5 + child]):
-                source = (base + plan.segments[a, 0]) * lanes
-                target = (row + plan.segments[a, 1]) * lanes
-                count = plan.segments[a, 2] * lanes
-                x[source : source + count] = x[target : target + count]
-            seg += merge[5]
-    for leaf in range(plan.leaves.shape[0]):
-        program, i0, j0, n_ports = (
-            plan.leaves[leaf, 0],
-            plan.leaves[leaf, 1],
-            plan.leaves[leaf, 2],
-            plan.leaves[leaf, 6],
-        )
-        row, at = descent.leaves[leaf, 0], descent.leaves[leaf, 1]
-        for k in range(n_ports):
-            node = descent.port_nodes[at + k] * lanes
+            width, at = s + merge["stride"], merge["factors"]
+            back_rows(x, row, s, width, p[at : at + s * width], scale[merge["roots"] :], vector, lanes)
+        first, middle = merge["segment"], merge["segment"] + merge["n_first"]
+        for a in range(first, middle + merge["n_second"]):
+            segment = plan.segments[a]
+            source = ((down["first"] if a < middle else down["second"]) + segment["source"]) * lanes
+            target, count = (row + segment["target"]) * lanes, segment["length"] * lanes
+            x[source : source + count] = x[target : target + count]
+    for number in range(plan.leaves.shape[0]):
+        leaf, down_leaf = plan.leaves[number], descent.leaves[number]
+        program, down_program = plan.programs[leaf["program"]], descent.programs[leaf["program"]]
+        for k in range(leaf["n_ports"]):
+            node = descent.port_nodes[down_leaf["ports"] + k] * lanes
             for b in range(lanes):
-                y[node + b] = x[(row + k) * lanes + b]
-        w0 = descent.leaves[leaf, 2] + descent.leaves[leaf, 3]
-        near, first = descent.programs[program, 1], descent.programs[program, 2]
-        p0 = plan.programs[program, 5]
-        for k in range(plan.programs[program, 1] - 1, -1, -1):
-            node, begin = descent.targets[first + k, 0], descent.targets[first + k, 1]
-            degree = plan.pivots[p0 + k, 1]
+                y[node + b] = x[(down_leaf["row"] + k) * lanes + b]
+        w0, near = down_leaf["weights"], down_program["neighbours"]
+        for k in range(program["n_pivots"] - 1, -1, -1):
+            goal = descent.targets[down_program["targets"] + k]
+            node, begin = goal["node"], goal["start"]
+            degree = plan.pivots[program["pivot"] + k]["degree"]
             if wide:
                 mix_wide(y, node, weights, w0 + begin * vector, descent.neighbours, near + begin, degree)
             else:
                 mix_narrow(y, node, weights, w0 + begin * vector, descent.neighbours, near + begin, degree)
-        n_r, n_c = descent.sizes[leaf, 0], descent.sizes[leaf, 1]
-        start = batch0 * plane + i0 * line + j0
+        n_r, n_c = down_leaf["n_rows"], down_leaf["n_columns"]
+        start = batch0 * plane + leaf["i0"] * line + leaf["j0"]
         steps = descent.steps
         _write_out(y, lanes, vector, 0, steps[0], steps[1], n_r, n_c, start, n_batch, line, plane, flat_word)
         bit = n_r * n_c * lanes

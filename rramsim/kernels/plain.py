@@ -1,4 +1,8 @@
-"""The inner loops of `rramsim.kernels.nodal_simd` in plain NumPy, for ``NUMBA_DISABLE_JIT=1``."""
+"""NumPy twins of every function built by `rramsim.kernels.simd`, for ``NUMBA_DISABLE_JIT=1``.
+
+They are read to see what a built function computes, and run where compilation is switched off;
+arguments as there. The order of additions may differ.
+"""
 
 import numpy as np
 
@@ -85,3 +89,33 @@ def eliminate_lanes(c, code, start, degree):
         lanes[code[at : at + a]] += lanes[own[a]] * inverse * lanes[own[:a]]
         at += a
     lanes[own] = 0.0
+
+
+def make_convert_lanes(n_lanes):
+    def convert_lanes(current, at, noise, noise_at, gain, sigma, limit, weight, out, out_at, marks):
+        here = slice(out_at, out_at + n_lanes)
+        code = np.rint(gain * current[at : at + n_lanes] + sigma * noise[noise_at : noise_at + n_lanes])
+        marks[here] |= np.abs(code) >= limit
+        out[here] += np.clip(code, -limit, limit).astype(out.dtype) * weight
+
+    return convert_lanes
+
+
+def make_turn_lanes(n_lanes):
+    def turn_lanes(codes, at, stride, out, out_at, pitch):
+        place = np.arange(n_lanes)
+        out[out_at + place[:, None] * pitch + place] = codes[at + place * stride + place[:, None]]
+
+    return turn_lanes
+
+
+def make_tile(n_channels, n_positions):
+    def tile(out, out_at, pitch, weights, weights_at, source, source_at, offsets, first, last):
+        for r in range(n_channels):
+            total = np.zeros(n_positions, dtype=np.float32)
+            for k in range(first, last):
+                at = source_at + offsets[k]
+                total += weights[weights_at + k * n_channels + r] * source[at : at + n_positions]
+            out[out_at + r * pitch : out_at + r * pitch + n_positions] = total
+
+    return tile

@@ -20,7 +20,17 @@ from rramsim.kernels.windows import Geometry
 if TYPE_CHECKING:
     from rramsim.network.node import Node
 
-__all__ = ["geometry", "lower", "matrices", "raise_outputs", "window_geometry"]
+__all__ = [
+    "channel_axis",
+    "channel_slice",
+    "from_columns",
+    "geometry",
+    "lower",
+    "matrices",
+    "to_columns",
+    "vectors_per_example",
+    "window_geometry",
+]
 
 
 def window_geometry(node: Node, kernel: Sequence[int], shape: Sequence[int]) -> Geometry:
@@ -102,6 +112,47 @@ def matrices(node: Node) -> list[NDArray[np.float32]]:
     return [np.ascontiguousarray(part.reshape(len(part), -1).T) for part in parts]
 
 
+def channel_axis(node: Node) -> int:
+    """Axis of a mapped node's output along which its columns lie, as its operator declares it.
+
+    Convolutions have channels on axis 1 whatever the number of spatial axes; matrix products on the last
+    axis, whether their input is a vector, tokens (n, t, c) or a map (n, h, w, c).
+    """
+    return 1 if node.op == "Conv" else -1
+
+
+def channel_slice(node: Node, group: int) -> slice:
+    """Channels of a mapped node's output that are the columns of one group."""
+    weight = node.parameters["weight"]
+    if node.op != "Conv":
+        return slice(0, weight.shape[1])
+    own = weight.shape[0] // int(node.attributes.get("group", 1))
+    return slice(group * own, (group + 1) * own)
+
+
+def vectors_per_example(node: Node, shape: Sequence[int]) -> int:
+    """Vectors that one example sends to each group of a mapped node whose output has `shape` (n, ...)."""
+    channels = shape[channel_axis(node)]
+    return int(np.prod(shape[1:], dtype=np.int64)) // max(int(channels), 1)
+
+
+def to_columns(node: Node, y: NDArray[Any], group: int = 0) -> NDArray[Any]:
+    """One group's matrix (n_vectors, n_cols) out of a mapped node's output, the inverse of `from_columns`.
+
+    Parameters
+    ----------
+    y : ndarray
+        An array shaped like the node's output, of any rank.
+
+    Returns
+    -------
+    ndarray
+        C-contiguous, in the number type of `y`; rows are ordered like the vectors of `lower`.
+    """
+    last = np.moveaxis(y, channel_axis(node), -1)[..., channel_slice(node, group)]
+    return np.ascontiguousarray(last).reshape(-1, last.shape[-1])
+
+
 def lower(node: Node, x: NDArray[Any], group: int = 0) -> NDArray[Any]:
     """Input vectors of one group, shape (n_vectors, n_rows), in the number type of `x`."""
     window = geometry(node, x.shape)
@@ -116,7 +167,7 @@ def lower(node: Node, x: NDArray[Any], group: int = 0) -> NDArray[Any]:
     return out
 
 
-def raise_outputs(
+def from_columns(
     node: Node, x_shape: Sequence[int], columns: list[NDArray[np.float32]]
 ) -> NDArray[np.float32]:
     """Node output from one matrix (n_vectors, n_cols) per group."""

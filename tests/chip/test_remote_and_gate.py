@@ -7,8 +7,9 @@ from multiprocessing.connection import Listener
 import numpy as np
 import pytest
 
+from finetune.caretaker import AlternatingReads
 from rramsim.blackbox.gate import Gate, TierError
-from rramsim.blackbox.protocol import ChipProtocol, Tier
+from rramsim.blackbox.protocol import ChipProtocol, ForwardingChip, Tier
 from rramsim.blackbox.remote import RemoteChip, serve_chip
 from rramsim.checks import InputError
 from rramsim.chip.simulated import SimulatedChip
@@ -96,6 +97,76 @@ def test_probe_tier_frees_the_inputs(network, images):
     gate, deployment = deploy(network, Tier.PROBE)
     deployment.map(images)
     assert gate.mvm("fc", np.eye(8, dtype=np.int16)).codes.shape == (8, 5)
+
+
+def readings_of(gate, deployment, trace, node):
+    return [gate.mvm(layer, trace.codes(layer)).codes for layer in deployment.layers_of(node)]
+
+
+def test_vectors_behind_a_tensor_of_the_tuners_choice_are_not_natural(network, images):
+    gate, deployment = deploy(network, Tier.LAYERS)
+    deployment.map(images)
+    trace = deployment.trace(images)
+    made_up = np.zeros((6 * 49, 4), dtype=np.float32)
+    made_up[:, 0] = 1.0
+    trace.put("conv1", [made_up])
+    for layer in ("conv2/0", "conv2/1"):
+        codes = trace.codes(layer)
+        with pytest.raises(TierError, match="only vectors recorded from images"):
+            gate.mvm(layer, codes)
+    trace.activations("fc")  # runs conv2 on what was made up
+    with pytest.raises(TierError):
+        gate.mvm("fc", trace.codes("fc"))
+    trace.forget_after("conv1")
+    assert gate.mvm("fc", trace.codes("fc")).codes.shape == (6, 5)
+
+
+def test_a_trace_continues_only_from_the_chips_own_answers(network, images):
+    gate, deployment = deploy(network, Tier.LAYERS)
+    deployment.map(images)
+    trace = deployment.trace(images)
+    readings = readings_of(gate, deployment, trace, "conv1")
+    for wrong in (readings[0] + 1, readings[0][::-1], np.zeros_like(readings[0])):
+        with pytest.raises(TierError, match="changed or made up"):
+            trace.answer("conv1", [wrong])
+    trace.answer("conv1", readings)
+    vectors = gate.ledger.layers["conv1"].vectors
+    answers = readings_of(gate, deployment, trace, "conv2")
+    assert [reading.shape for reading in answers] == [(6 * 49, 4)] * 2
+    assert gate.ledger.layers["conv1"].vectors == vectors  # the answer spared a read
+    natural = deployment.trace(images).codes("conv2/0")
+    np.testing.assert_array_equal(trace.codes("conv2/0"), natural)
+    trace.put("conv1", [np.zeros((6 * 49, 4), dtype=np.float32)])
+    trace.forget_after("norm1")
+    with pytest.raises(TierError):
+        trace.answer("conv2", answers)  # they belong to vectors that this trace no longer sends
+
+
+def test_an_interrupted_gate_remembers_what_the_chip_answered(network, images):
+    gate, deployment = deploy(network, Tier.LAYERS)
+    deployment.map(images)
+    readings = readings_of(gate, deployment, deployment.trace(images), "conv1")
+    fresh, other = deploy(network, Tier.LAYERS)
+    other.load_state_dict(deployment.state_dict())
+    with pytest.raises(TierError, match="changed or made up"):
+        other.trace(images).answer("conv1", readings)
+    fresh.load_gate_state(gate.gate_state())
+    other.trace(images).answer("conv1", readings)
+
+
+@pytest.mark.parametrize("tier", [Tier.OUTPUTS, Tier.LAYERS])
+def test_wrappers_hand_the_hosts_port_on_to_a_gate(tier, network, images):
+    chip = SimulatedChip(exact_chip(), layer_shapes(network))
+    direct = Deployment(network, chip.fork())
+    wrapped = Deployment(network, AlternatingReads(ForwardingChip(Gate(chip, tier))))
+    for deployment in (direct, wrapped):
+        deployment.map(images)
+    outputs = wrapped.run(images)
+    np.testing.assert_allclose(outputs, direct.on(chip.fork()).run(images), atol=2e-2)
+    codes = wrapped.trace(images).codes("fc")
+    with pytest.raises(TierError):
+        wrapped.chip.mvm("fc", np.eye(8, dtype=np.int16))
+    assert len(codes) == len(images)
 
 
 def test_a_gate_hides_what_is_not_protocol(network):

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from finetune.study.config import ExperimentConfig, ExperimentTable, LifetimeTable, TuningTable
-from finetune.study.trial import Materials, method_groups, run_methods, shared_starts
+from finetune.study.materials import Materials
+from finetune.study.methods import method_groups, run_methods, shared_starts
 from finetune.tuner import Tuner, tune
 from rramsim.cell import DisturbConfig
 from rramsim.checks import InputError

@@ -60,7 +60,7 @@ def test_convolution_and_its_lowering(stride, dilation, pad, groups, kernel, c_o
     got = Network([node], x.shape[1:], "conv").run(x)
     assert np.abs(got - want).max() <= RTOL * np.abs(want).max()
     columns = [windows.lower(node, x, g) @ m for g, m in enumerate(windows.matrices(node))]
-    lowered = windows.raise_outputs(node, x.shape, columns) + bias[:, None, None]
+    lowered = windows.from_columns(node, x.shape, columns) + bias[:, None, None]
     assert np.abs(lowered - want).max() <= RTOL * np.abs(want).max()
 
 

@@ -1,0 +1,91 @@
+"""What every trial of an experiment shares: network, images, and how a chip is made."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from finetune.study.config import ExperimentConfig
+from rramsim.checks import InputError
+from rramsim.chip.simulated import SimulatedChip
+from rramsim.datasets.embedded import Dataset, Split, load_dataset
+from rramsim.datasets.teachers import load_teacher, teacher_names
+from rramsim.host.layer import layer_shapes
+from rramsim.network import Network
+from rramsim.streams import Cause, stream
+
+__all__ = ["HISTOGRAM_BINS", "Materials"]
+
+HISTOGRAM_BINS = 200
+
+
+@dataclass(frozen=True)
+class Materials:
+    """What every trial of an experiment shares."""
+
+    config: ExperimentConfig
+    network: Network
+    dataset: Dataset
+    calibration: NDArray[np.float32]
+    calibration_index: NDArray[np.int64]
+    test: Split
+
+    @classmethod
+    def load(cls, config: ExperimentConfig) -> Materials:
+        """Read data set and network, and check that they and the chip fit each other."""
+        table = config.experiment
+        dataset = load_dataset(table.dataset)
+        named = table.network in teacher_names() or not table.network.endswith((".h5", ".hdf5"))
+        network = load_teacher(table.network) if named else Network.load(table.network)
+        if dataset.image_shape != tuple(network.input_shape):
+            raise InputError(
+                f"network {table.network!r} takes images {tuple(network.input_shape)}, data set "
+                f"{table.dataset!r} has {dataset.image_shape}"
+            )
+        source = dataset["calibration"]
+        if table.n_calibration > len(source):
+            raise InputError(
+                f"experiment.n_calibration must be <= {len(source)} (images of the split), "
+                f"got {table.n_calibration}"
+            )
+        order = stream(table.seed, Cause.DATA).permutation(len(source))
+        index = np.sort(order[: table.n_calibration]).astype(np.int64)
+        test = dataset["test"]
+        if table.n_test is not None:
+            if table.n_test > len(test):
+                raise InputError(f"experiment.n_test must be <= {len(test)}, got {table.n_test}")
+            test = test.take(table.n_test)
+        return cls(config, network, dataset, source.take(index).images, index, test)
+
+    def chip(self, chip_id: int) -> SimulatedChip:
+        """The individual, as it arrives: reset."""
+        table = self.config.experiment
+        return SimulatedChip(
+            self.config.chip_config(), layer_shapes(self.network), seed=table.seed, chip=chip_id
+        )
+
+    @property
+    def layers(self) -> list[str]:
+        """Chip layers in network order."""
+        return list(layer_shapes(self.network))
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits of weights and images: files behind the same names may change."""
+        total = hashlib.sha256()
+        for node in self.network.nodes:
+            total.update(repr((node.name, node.op, node.inputs, sorted(node.attributes.items()))).encode())
+            for name in sorted(node.parameters):
+                total.update(np.ascontiguousarray(node.parameters[name]).tobytes())
+        for array in (self.calibration, self.test.pixels, self.test.labels):
+            total.update(np.ascontiguousarray(array).tobytes())
+        return total.hexdigest()[:16]
+
+    @property
+    def bin_edges(self) -> NDArray[np.float64]:
+        """Conductance bins [S] of the level histogram; the last one also counts what lies above."""
+        levels = self.config.cells.scale.levels
+        return np.linspace(0.0, 1.8 * float(np.max(levels)), HISTOGRAM_BINS + 1)

@@ -1,0 +1,181 @@
+"""Tables of plans, archives and sweeps, printed to the terminal."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+__all__ = ["console", "print_comparison", "print_plan", "print_sweep", "print_table"]
+
+WIDE = 156  # columns where no terminal tells its width
+
+
+def console() -> Any:
+    """Where tables are printed: as wide as the terminal, or wide where there is none."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else WIDE)
+
+
+def print_plan(settings: Any, workers: int) -> None:
+    """Predicted costs of one chip, strategy by strategy, and a rough time of the whole run."""
+    from rich.table import Table
+
+    from finetune.study.methods import plan_methods
+
+    rows, n_chips = plan_methods(settings), len(settings.experiment.chip_ids)
+    caption = (
+        "predicted for one chip; times of one thread, within a factor of about three; a strategy that begins "
+        "with another one of the list goes on from there"
+    )
+    table = Table(title=f"{settings.experiment.name}: plan, nothing was run", caption=caption)
+    table.add_column("strategy")
+    for name in ("tier", "vectors", "cell writes", "writes/cell", "tuning (s)", "evaluation (s)"):
+        table.add_column(name, justify="right")
+    tuning = {row["strategy"]: row["tuning_seconds"] for row in rows}
+    seconds = max((row["evaluation_seconds"] for row in rows), default=0.0)  # of plain mapping
+    for row in rows:
+        seconds += row["tuning_seconds"] - tuning.get(row["starts_with"], 0.0) + row["evaluation_seconds"]
+        table.add_row(
+            row["strategy"].replace("[", r"\["),
+            row["tier"],
+            f"{row['vectors']:.3g}",
+            f"{row['cell_writes']:.0f}",
+            f"{row['writes_per_cell']:.2f}",
+            f"{row['tuning_seconds']:.1f}",
+            f"{row['evaluation_seconds']:.1f}",
+        )
+    console().print(table)
+    busy = max(1, min(workers, n_chips * max(len(rows), 1)))
+    click.echo(f"{n_chips} chips on {busy} workers: about {seconds * n_chips / busy / 60:.1f} min")
+
+
+def print_table(archive: Any) -> None:
+    """Teacher, mapped and tuned accuracy over chips, paired differences, costs."""
+    import numpy as np
+    from rich.table import Table
+
+    from finetune.study.analysis import is_apart, stage_summaries
+    from finetune.study.statistics import interval_text
+
+    rows = stage_summaries(archive)
+    n_images = archive["trial/predictions"].shape[2]
+    chips = (
+        f"{archive.n_trials} of {archive.n_planned}"
+        if archive.n_trials < archive.n_planned
+        else str(archive.n_trials)
+    )
+    what = f"{archive.attributes['network']} on {archive.attributes['dataset']}"
+    caption = (
+        "accuracy in %: mean ± standard deviation over chips; gap to the teacher and gain over mapped in "
+        "points: paired, with the 95 % interval for other chips and other test images (from three chips on); "
+        "p: exact signed-rank test against the best rival of the same age, Holm-adjusted over this table; "
+        "R: mean gain over mean loss, with its 95 % interval; writes: mapping included; digital: numbers "
+        "kept beside the chip over weights"
+    )
+    if any(is_apart(stage) for stage in archive.stages):
+        caption += (
+            "; * not comparable: more access to the chip than allowed; designed vectors amount to "
+            "write-verify, reference points know more"
+        )
+    table = Table(title=f"{what}: {chips} chips, {n_images:,} test images", caption=caption)
+    heads = (
+        "accuracy",
+        "worst",
+        "gap",
+        "gain over mapped",
+        "p",
+        "R",
+        "array reads",
+        "writes/cell",
+        "digital",
+    )
+    table.add_column("stage", justify="left", min_width=17, overflow="fold")
+    for name in heads:
+        table.add_column(name, justify="right")
+    table.add_row("teacher (digital)", f"{100 * archive.teacher_accuracy:.2f}", *[""] * (len(heads) - 1))
+    for index, row in enumerate(rows):
+        over, stage = row.accuracy, row.stage
+        std = "" if np.isnan(over.std) else f" ± {over.std:.2f}"
+        cells = [stage + " *" * is_apart(stage), f"{over.mean:.2f}{std}", f"{over.worst:.2f}"]
+        cells.append(f"{row.gap.mean:.2f}{interval_text(row.gap.low, row.gap.high, '.2f')}")
+        if row.gain is None or row.recovered is None:
+            cells += ["", "", ""]
+        else:
+            r = row.recovered
+            cells += [
+                f"{row.gain.mean:+.2f}{interval_text(row.gain.low, row.gain.high, '+.2f')}",
+                "" if np.isnan(row.p_value) else f"{row.p_value:.2g}",
+                "none lost"
+                if np.isnan(r.value)
+                else f"{100 * r.value:.0f} %{interval_text(100 * r.low, 100 * r.high, '.0f')}",
+            ]
+        cells += [
+            f"{archive.cost('array_reads', stage).mean():.3g}",
+            f"{archive.writes_per_cell(stage).mean():.2f}",
+            f"{100 * archive['trial/overhead'][:, index].mean():.1f} %",
+        ]
+        table.add_row(*(cell.replace("[", r"\[") for cell in cells))
+    console().print(table)
+
+
+def print_sweep(name: str, archives: dict[str, Any]) -> None:
+    """Mean accuracy and worst chip of every stage and case."""
+    from rich.table import Table
+
+    from finetune.study.statistics import spread
+
+    caption = (
+        "a chip id names the same random deviates in every column, so columns are not independent samples: "
+        "compare them chip by chip"
+    )
+    table = Table(title=f"{name}: accuracy in %, mean over chips (worst chip)", caption=caption)
+    table.add_column("stage")
+    for label in archives:
+        table.add_column(label, justify="right")
+    stages = dict.fromkeys(stage for archive in archives.values() for stage in archive.stages)
+    for stage in stages:
+        overs = [
+            spread(100 * archive.accuracy(stage)) if stage in archive.stages else None
+            for archive in archives.values()
+        ]
+        table.add_row(
+            stage.replace("[", r"\["),
+            *("" if over is None else f"{over.mean:.2f} ({over.worst:.2f})" for over in overs),
+        )
+    console().print(table)
+
+
+def print_comparison(archive: Any, frame: Any) -> None:
+    """The rows of `compare_stages`."""
+    from rich.table import Table
+
+    from finetune.study.statistics import interval_text
+
+    caption = (
+        "difference in points with its 95 % interval for other chips and other test images; p: exact "
+        "signed-rank test over chips, p (Holm): adjusted over this table; effect: Hedges' g of the paired "
+        "differences; chips: how many find a difference of 0.1, 0.5 and 1 point with 80 % power"
+    )
+    names = ", ".join(dict.fromkeys(frame["baseline"]))
+    title = (
+        f"{archive.path.name}: {archive.n_trials} chips, {len(archive['labels']):,} images, against {names}"
+    )
+    table = Table(title=title.replace("[", r"\["), caption=caption)
+    table.add_column("strategy", min_width=17, overflow="fold")
+    for name in ("age", "accuracy", "difference", "p", "p (Holm)", "effect", "chips"):
+        table.add_column(name, justify="right")
+    for row in frame.to_dict("records"):
+        needed = [row[f"chips_for_{points}"] for points in ("0.1", "0.5", "1")]
+        cells = [
+            row["strategy"],
+            row["age"],
+            f"{row['accuracy']:.2f}",
+            f"{row['difference']:+.2f}{interval_text(row['low'], row['high'], '+.2f')}",
+            *("" if row[name] != row[name] else f"{row[name]:.2g}" for name in ("p", "p_holm", "effect")),
+            "" if needed[0] != needed[0] else " ".join(f"{n:.0f}" for n in needed),
+        ]
+        table.add_row(*(cell.replace("[", r"\[") for cell in cells))
+    console().print(table)
