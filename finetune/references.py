@@ -25,7 +25,7 @@ def oracle(
     passes: int = 10,
     writes: float = 1.0,
 ) -> Deployment:
-    """NO FAIR COMPETITOR. Rewrite cells of a simulated chip knowing every true conductance.
+    """Not comparable (sees the true conductances). Rewrite cells of a simulated chip knowing each of them.
 
     Parameters
     ----------

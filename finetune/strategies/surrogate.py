@@ -1,4 +1,4 @@
-"""Reference points: NO FAIR COMPETITORS. They use what a tuner of a real chip could not, or could not afford.
+"""Reference points, not comparable with tuners: they use more access than a real chip allows.
 
 `reference.surrogate` runs the chip forward and goes backward through the digital network, as if the chip
 had its weights (physics-aware training, Wright et al., Nature 601, 2022; straight-through). It needs a
@@ -125,7 +125,7 @@ def backward(network: Network, values: dict[str, Array], grad: Array, wanted: se
 
 @register("reference.surrogate")
 class Surrogate(Strategy):
-    """NO FAIR COMPETITOR. Chip in the loop with a digital surrogate gradient, on gains and offsets.
+    """Not comparable (needs gradients). Chip in the loop with a digital surrogate, on gains and offsets.
 
     Forward through the chip, ``dL/dz`` of the distillation loss backward through the teacher's operators
     evaluated at the chip's own activations, Adam on every layer's gain and offset.

@@ -284,7 +284,7 @@ class Deployment:
 
     @property
     def port(self) -> HostPort:
-        """Where a gate in front of the chip hears which vectors and answers are natural."""
+        """Where a gate in front of the chip learns which vectors and answers are natural."""
         return self._port
 
     def trace(self, images: Any) -> Trace:
@@ -298,7 +298,7 @@ class Deployment:
         return self.network.evaluate(values, target, mapped=self.execute, keep=keep)
 
     def run(self, images: Any, *, progress: Callable[[int], None] | None = None) -> NDArray[np.float32]:
-        """Network outputs (logits) for images, tokens or named arrays; `progress` hears of finished ones."""
+        """Outputs (logits) for images, tokens or named arrays; `progress(n)` follows n more of them."""
         images = self.network.checked(images)
         outputs = []
         for first in range(0, len(images), self.network.batch):

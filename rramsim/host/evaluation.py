@@ -41,7 +41,7 @@ def evaluate_images(
     stream : int
         Noise stream of the forks; the same stream gives the same noise.
     progress : callable, optional
-        Hears of finished images.
+        Called with the number of finished images.
 
     Returns
     -------

@@ -1,6 +1,6 @@
 """Digital execution of every operator, named and defined as in ONNX, in NumPy.
 
-An operator is a function (node, inputs, reuse) -> array. `reuse` tells that the first input is
+An operator is a function (node, inputs, reuse) -> array. `reuse` means that the first input is
 a temporary of its own that may be overwritten.
 """
 
