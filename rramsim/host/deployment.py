@@ -20,7 +20,7 @@ from rramsim.blackbox.mapping import (
     levels_near,
     unsubtracted,
     weights_from_levels,
-    zero_points,
+    zero_points as best_zero_points,
 )
 from rramsim.blackbox.protocol import ChipProtocol, HostPort, host_port
 from rramsim.blackbox.windows import WindowCodes
@@ -88,11 +88,16 @@ class Deployment:
         host = self.layers[layer]
         return windows.matrices(self.network.node(host.node))[host.group]
 
-    def map(self, images: Any, *, program: bool = True, margin: float = 1.0) -> None:
+    def map(
+        self, images: Any, *, program: bool = True, margin: float = 1.0, zero_points: bool = True
+    ) -> None:
         """Set converter ranges from the digital network on `images`, and write every layer once.
 
         No answer of the chip is used: this is what plain mapping gives. `margin` widens the ADC
-        ranges, for cells that may conduct more than their target.
+        ranges, for cells that may conduct more than their target. Where one cell holds a weight, scale, sign
+        and zero point of each column are chosen for the least expected error energy
+        (`rramsim.blackbox.mapping.zero_points`); without `zero_points` every weight is held, 0 by the middle
+        level.
         """
         values = self.network.feed(images)
         inputs = {name: self.network.node(name).inputs[0] for name in self.network.mapped}
@@ -101,7 +106,7 @@ class Deployment:
             x = values[source]
             for layer in self.layers_of(node_name):
                 self.set_input_range(layer, x)
-                self._set_zero_points(layer, x)
+                self._set_zero_points(layer, x if zero_points else None)
                 self.set_output_range(layer, self._partial_sums(layer, x), margin)
         if program:
             for layer in self.layers:
@@ -121,15 +126,18 @@ class Deployment:
         self.chip.configure(layer, input_range=(low, sheet.v_read))
         self._set_unit(layer)
 
-    def _set_zero_points(self, layer: str, x: NDArray[Any]) -> None:
+    def _set_zero_points(self, layer: str, x: NDArray[Any] | None) -> None:
         """Where one cell holds a weight: scale, sign and zero point of each column, and its common mode."""
         host, sheet = self.layers[layer], self._sheet
         if sheet.mapping != "reference":
             return
-        codes = self.codes(layer, x)
-        codes = codes[:: max(1, len(codes) // RANGE_VECTORS)].astype(np.float32)
-        energy = codes.var(axis=0, dtype=np.float64)
-        host.scale, host.zero_point = zero_points(self.weights(layer), energy, sheet)
+        if x is None:
+            host.scale, host.zero_point = column_scale(self.weights(layer)), np.zeros(host.scale.size)
+        else:
+            codes = self.codes(layer, x)
+            codes = codes[:: max(1, len(codes) // RANGE_VECTORS)].astype(np.float32)
+            energy = codes.var(axis=0, dtype=np.float64)
+            host.scale, host.zero_point = best_zero_points(self.weights(layer), energy, sheet)
         host.common = -host.scale * (host.zero_point + unsubtracted(sheet))
 
     def set_output_range(self, layer: str, partial: NDArray[Any], margin: float = 1.0) -> None:
