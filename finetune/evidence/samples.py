@@ -67,7 +67,7 @@ class Samples:
         self.picks = work.sample(n_samples)
         raw = work.codes[self.picks].astype(np.float32)
         self._common = _direction(raw) if host.common is not None else None
-        centred = np.asarray(raw - raw.mean(axis=0), dtype=np.float32)
+        centred: NDArray[Any] = raw - raw.mean(axis=0)
         self.x: NDArray[np.float32] = self._without_common(centred)
         n = len(self.picks)
         self.gram = (self.x.T @ self.x).astype(np.float64) / n

@@ -180,6 +180,8 @@ class Surrogate(Strategy):
         values = {node.name: measurement.activations(node.name) for node in network.nodes}
         values |= network.feed(bench.images[chosen])
         error = softmax(logits, self.temperature) - softmax(teacher, self.temperature)
+        if any("shares" in network.node(name).attributes for name in network.mapped):
+            raise InputError("reference.surrogate: has no gradient for nodes that share their weights")
         grads = backward(network, values, self.temperature * error / len(chosen), set(network.mapped))
 
         slope = np.zeros(parameters.n)

@@ -73,6 +73,7 @@ class Datasheet:
     tile_cols: int  # bit lines of an array
     t_read: float  # [s] one array read
     input_mode: str = "amplitude"  # or "bit_serial"
+    drive: str = "bipolar"  # or "two_phase": one read and one conversion per sign of the inputs
     adc_per_line: bool = False
     programming_sigma: float | None = None  # nominal spread of the error law, in the law's own unit
     error_law: str = ""
@@ -143,6 +144,7 @@ class LayerCosts:
     array_reads: int = _quantity("array reads: tile x phase x bit")
     conversions: int = _quantity("ADC conversions")
     cell_writes: int = _quantity("cells under write masks, changed or not")
+    reference_writes: int = _quantity("cells of reference lines, written once by the chip itself")
     pulses: int = _quantity("programming pulses")
     weight_cells: int = _quantity("cells that hold weights", cost=False)
     max_cycles: int = _quantity("most writes of any cell", largest=True)

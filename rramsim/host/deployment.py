@@ -66,6 +66,8 @@ class Deployment:
         self._sheet = chip.datasheet
         self._layers_of = {name: layer_names(network.node(name)) for name in network.mapped}
         for node in map(network.node, network.mapped):
+            if "shares" in node.attributes:
+                continue
             bias = node.parameters.get("bias")
             matrices = windows.matrices(node)
             biases = np.split(bias, len(matrices)) if bias is not None else [None] * len(matrices)
@@ -102,12 +104,19 @@ class Deployment:
         values = self.network.feed(images)
         inputs = {name: self.network.node(name).inputs[0] for name in self.network.mapped}
         self.network.evaluate(values, self.network.output, keep=set(inputs.values()))
-        for node_name, source in inputs.items():
-            x = values[source]
-            for layer in self.layers_of(node_name):
-                self.set_input_range(layer, x)
-                self._set_zero_points(layer, x if zero_points else None)
-                self.set_output_range(layer, self._partial_sums(layer, x), margin)
+        for layer in self.layers:
+            xs = [values[inputs[node]] for node in self.nodes_of(layer)]
+            self.set_input_range(layer, xs[0] if len(xs) == 1 else np.concatenate([x.ravel() for x in xs]))
+            codes = [self.codes(layer, x) for x in xs]
+            self._set_zero_points(layer, codes if zero_points else None)
+            info = self.chip.layers[layer]
+            partial = partial_sums(
+                codes[0] if len(codes) == 1 else np.concatenate(codes),
+                self.nearest_levels(layer),
+                self._sheet,
+                info.row_tiles,
+            )
+            self.set_output_range(layer, partial, margin)
         if program:
             for layer in self.layers:
                 self.write(layer, self.nearest_levels(layer))
@@ -115,6 +124,10 @@ class Deployment:
     def layers_of(self, node: str) -> list[str]:
         """Chip layers of a network node, one per group."""
         return self._layers_of[node]
+
+    def nodes_of(self, layer: str) -> tuple[str, ...]:
+        """Network nodes that read a chip layer: one, or several that share their weights."""
+        return self.network.uses(self.layers[layer].node)
 
     def set_input_range(self, layer: str, x: NDArray[Any]) -> None:
         """Choose the DAC step for activations like `x`; signed where any is negative."""
@@ -126,17 +139,16 @@ class Deployment:
         self.chip.configure(layer, input_range=(low, sheet.v_read))
         self._set_unit(layer)
 
-    def _set_zero_points(self, layer: str, x: NDArray[Any] | None) -> None:
+    def _set_zero_points(self, layer: str, codes: list[NDArray[Any]] | None) -> None:
         """Where one cell holds a weight: scale, sign and zero point of each column, and its common mode."""
         host, sheet = self.layers[layer], self._sheet
         if sheet.mapping != "reference":
             return
-        if x is None:
+        if codes is None:
             host.scale, host.zero_point = column_scale(self.weights(layer)), np.zeros(host.scale.size)
         else:
-            codes = self.codes(layer, x)
-            codes = codes[:: max(1, len(codes) // RANGE_VECTORS)].astype(np.float32)
-            energy = codes.var(axis=0, dtype=np.float64)
+            some = np.concatenate([c[:: max(1, len(c) // RANGE_VECTORS)] for c in codes])
+            energy = some.astype(np.float32).var(axis=0, dtype=np.float64)
             host.scale, host.zero_point = best_zero_points(self.weights(layer), energy, sheet)
         host.common = -host.scale * (host.zero_point + unsubtracted(sheet))
 
@@ -169,11 +181,6 @@ class Deployment:
             n_slices = info.cells_per_weight // 2
             per_code /= sheet.n_levels**n_slices - 1
         host.unit = per_code * host.scale
-
-    def _partial_sums(self, layer: str, x: NDArray[Any]) -> NDArray[np.float32]:
-        """Currents that error-free cells would send to each conversion, in steps (`_ampere_per_step`)."""
-        info = self.chip.layers[layer]
-        return partial_sums(self.codes(layer, x), self.nearest_levels(layer), self._sheet, info.row_tiles)
 
     def _ampere_per_step(self, layer: str) -> float:
         """Current [A] of a weight of 1 driven by one DAC step (by one bit when inputs are bit-serial)."""
