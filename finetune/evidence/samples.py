@@ -67,8 +67,8 @@ class Samples:
         self.picks = work.sample(n_samples)
         raw = work.codes[self.picks].astype(np.float32)
         self._common = _direction(raw) if host.common is not None else None
-        centred: NDArray[Any] = raw - raw.mean(axis=0)
-        self.x: NDArray[np.float32] = self._without_common(centred)
+        mean: NDArray[np.float32] = raw.mean(axis=0)
+        self.x: NDArray[np.float32] = self._without_common(raw - mean)
         n = len(self.picks)
         self.gram = (self.x.T @ self.x).astype(np.float64) / n
         self.ideal = work.weights / host.scale

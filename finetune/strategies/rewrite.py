@@ -191,10 +191,11 @@ class Rewrite(LayerStep):
         passes, rewrites = self._limits(info)
         n_samples, n_passes = sample_count(info.n_rows, n_vectors), passes + ACCEPT_PASSES * self.accept
         n_each = n_samples + self.probe * probe_count(info.n_rows)
+        n_noise = 4 if info.cells_per_weight == 1 else 2  # the reference line is looked for first
         gram = 2.0 * n_samples * info.n_rows**2
         moves = 8.0 * rewrites * info.n_cells * info.n_rows * info.cells_per_weight
         return {
-            "vectors": float(n_passes * n_each + 2 * NOISE_VECTORS),
+            "vectors": float(n_passes * n_each + n_noise * NOISE_VECTORS),
             "cell_writes": rewrites * info.n_cells,
             "flops": n_passes * identify_flops(info, n_samples) + gram + moves,
         }
