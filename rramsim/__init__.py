@@ -58,6 +58,10 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time a name is loaded
     from rramsim.chip.placement import ChipMap as ChipMap
     from rramsim.chip.plot import map_figure as map_figure
     from rramsim.chip.simulated import SimulatedChip as SimulatedChip
+    from rramsim.chip.variation import (
+        TemperatureConfig as TemperatureConfig,
+        VariationConfig as VariationConfig,
+    )
     from rramsim.circuit.crossbar import Crossbar as Crossbar
     from rramsim.circuit.elimination import Factorisation as Factorisation
     from rramsim.circuit.estimates import attenuation as attenuation
@@ -118,6 +122,7 @@ _HOME = {
     "rramsim.chip.config": ["ChipConfig"],
     "rramsim.chip.placement": ["ChipMap"],
     "rramsim.chip.plot": ["map_figure"],
+    "rramsim.chip.variation": ["TemperatureConfig", "VariationConfig"],
     "rramsim.chip.simulated": ["SimulatedChip"],
     "rramsim.circuit.crossbar": ["Crossbar"],
     "rramsim.circuit.elimination": ["Factorisation"],

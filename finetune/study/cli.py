@@ -203,8 +203,16 @@ def fit_device(csv: Path, out: Path | None, plot: Path | None) -> None:
 @main.command()
 @click.argument("config", required=False, type=click.Path(path_type=Path))
 @click.option("--plot", type=click.Path(path_type=Path), help="Draw the arrays of CONFIG into this file.")
-def info(config: Path | None, plot: Path | None) -> None:
-    """Versions, threads, data sets, networks; with an experiment's CONFIG how its layers lie on arrays."""
+@click.option("--shape", help="Shape of one input where an ONNX file leaves it open, such as 3,224,224.")
+@click.option("--tile", default="128,128", show_default=True, help="Word lines and bit lines of a tile.")
+def info(config: Path | None, plot: Path | None, shape: str | None, tile: str) -> None:
+    """Versions, threads, data sets, networks; of an experiment's CONFIG or a network file its layers.
+
+    A network is an HDF5 or ONNX file, or the name of a shipped one.
+    """
+    if config is not None and config.suffix != ".toml":
+        _describe_network(str(config), shape, tile)
+        return
     import json
 
     import numba
@@ -289,6 +297,52 @@ def _note_overlap(cells: Any) -> None:
         check_overlap(cells)
     for entry in caught:
         click.echo(f"note: {entry.message}", err=True)
+
+
+def _describe_network(name: str, shape: str | None, tile: str) -> None:
+    """Table of what a chip holds of a network, and the shares of weights and multiply-accumulates."""
+    from rich.table import Table
+
+    from finetune.study.materials import load_network
+    from rramsim.chip.layout import MappingConfig, TileLayout
+    from rramsim.host.summary import summarise
+
+    network = load_network(name, None if shape is None else _numbers(shape, "--shape", "3,224,224"))
+    lines = _numbers(tile, "--tile", "128,128")
+    if len(lines) != 2:
+        raise InputError(f"--tile must be two numbers such as 128,128, got {tile!r}")
+    mapping = MappingConfig(tile_rows=lines[0], tile_cols=lines[1])
+    summary = summarise(network)
+    table = Table("node", "operator", "arrays", "rows x columns", "tiles", "vectors", "MACs", "note")
+    n_tiles = 0
+    for row in summary.layers:
+        layout = TileLayout.build(row.rows, row.columns, mapping)
+        tiles = row.layers * len(layout.row_tiles) * len(layout.col_tiles)
+        n_tiles += tiles
+        numbers = (f"{tiles:,}" if tiles else "", f"{row.vectors:,}", f"{row.macs:,}")
+        size = f"{row.rows:,} x {row.columns:,}"
+        note = row.note if row.on_chip else f"at the host: {row.note}"
+        table.add_row(row.node, row.op, str(row.layers or ""), size, *numbers, note)
+    terminal = console()
+    inputs = ", ".join(f"{key} {shape} {dtype}" for key, (shape, dtype) in network.inputs.items())
+    terminal.print(f"{network.name}: inputs {inputs}", highlight=False)
+    terminal.print(table)
+    terminal.print(
+        f"on the chip: {summary.chip_weights:,} weights ({100 * summary.weight_share:.1f} % of all) on "
+        f"{n_tiles:,} tiles of {lines[0]} x {lines[1]} lines (differential pairs), "
+        f"{100 * summary.mac_share:.1f} % of the multiply-accumulates of matrix products",
+        highlight=False,
+    )
+
+
+def _numbers(text: str, option: str, example: str) -> tuple[int, ...]:
+    try:
+        numbers = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        numbers = ()
+    if not numbers or min(numbers) < 1:
+        raise InputError(f"{option} must be positive whole numbers such as {example}, got {text!r}")
+    return numbers
 
 
 def _n_weights(network: Any) -> int:

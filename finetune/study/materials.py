@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,9 +19,24 @@ from rramsim.host.layer import layer_shapes
 from rramsim.network import Network
 from rramsim.streams import Cause, stream
 
-__all__ = ["HISTOGRAM_BINS", "Materials", "Store", "materials_key"]
+__all__ = ["HISTOGRAM_BINS", "Materials", "Store", "load_network", "materials_key"]
 
 HISTOGRAM_BINS = 200
+
+
+def load_network(name: str, input_shape: Sequence[int] | None = None) -> Network:
+    """A shipped teacher by name, or a network from an HDF5 or ONNX file.
+
+    `input_shape` is for ONNX files that leave theirs open.
+    """
+    if name in teacher_names() or not name.lower().endswith((".h5", ".hdf5", ".onnx", ".pb")):
+        return load_teacher(name)
+    try:
+        return Network.load(name)
+    except InputError as error:
+        if input_shape is None or "is open" not in str(error):
+            raise
+        return Network.load(name, input_shape=input_shape)
 
 
 @dataclass(frozen=True)
@@ -41,8 +56,7 @@ class Materials:
         """Read data set and network, and check that they and the chip fit each other."""
         table = config.experiment
         dataset = load_dataset(table.dataset)
-        named = table.network in teacher_names() or not table.network.endswith((".h5", ".hdf5"))
-        network = load_teacher(table.network) if named else Network.load(table.network)
+        network = load_network(table.network, dataset.image_shape)
         if table.digital:
             network = network.with_digital(table.digital)
         if dataset.image_shape != tuple(network.input_shape):

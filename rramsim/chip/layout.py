@@ -132,6 +132,11 @@ class TileLayout:
         """First and one-past-last word line of each row tile."""
         return tuple((self.n_copies * first, self.n_copies * last) for first, last in self.row_tiles)
 
+    @property
+    def blocks(self) -> list[tuple[slice, slice]]:
+        """Word-line and bit-line range of each part that lies on one array, row tile by row tile."""
+        return [(slice(*rows), slice(*lines)) for rows in self.word_line_tiles for lines in self.line_tiles]
+
     def on_word_lines(self, rows: NDArray[Any]) -> NDArray[Any]:
         """Values of rows (axis 0) at the word lines that they drive."""
         if self.n_copies == 1:
