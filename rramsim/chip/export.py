@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["COLUMNS", "cell_table", "write_cells"]
 
-# tiles count from 0 within the layer, lines within the tile; row, column, cell name the weight's cell, -1 for a
-# cell of a reference line; target is the level, -1 where it is not known
+# tiles count from 0 within the layer, lines within the tile; row, column, cell name the weight's cell (-1 on
+# a reference line); target is the level, -1 where it is not known
 COLUMNS = (
     "row_tile", "column_tile", "word_line", "bit_line", "row", "column", "cell", "target", "conductance",
 )  # fmt: skip

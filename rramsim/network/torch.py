@@ -50,9 +50,9 @@ def from_torch(module: Any, example: Any, *, fold_batch_norm: bool = False) -> N
         import torch
     except ImportError:
         raise InputError("converting a torch module needs torch: pip install 'rramsim[train]'") from None
-    modes = {part: part.training for part in module.modules()}
     if not callable(module) or not hasattr(module, "modules"):
         raise InputError(f"from_torch takes a torch.nn.Module, got {type(module).__name__}")
+    modes = {part: part.training for part in module.modules()}
     example = torch.as_tensor(example)
     example = torch.cat([example, example[:1]])  # exporters take a batch of one for a constant
     problems = []

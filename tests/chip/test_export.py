@@ -30,7 +30,9 @@ def deployed(kind, sigma):
 def test_realised_weights_are_the_targets_on_error_free_cells(kind):
     deployment, _ = deployed(kind, 0.0)
     for layer in deployment.layers:
-        stored = deployment.stored_weights(layer) * deployment.layers[layer].scale
+        host = deployment.layers[layer]
+        zero = 0.0 if host.zero_point is None else host.zero_point
+        stored = (deployment.stored_weights(layer) - zero) * host.scale
         np.testing.assert_allclose(deployment.weights(layer, realised=True), stored, atol=2e-6)
 
 

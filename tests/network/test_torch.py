@@ -258,7 +258,7 @@ def test_first_of_several_outputs_and_unsupported_operators_of_a_module():
 def test_a_state_dict_is_refused_with_what_is_missing():
     with pytest.raises(InputError, match="weights but no graph"):
         Network.from_torch(nn.Linear(3, 2).state_dict(), torch.zeros(2, 3))
-    with pytest.raises(InputError, match="torch.nn.Module, got int"):
+    with pytest.raises(InputError, match=r"torch\.nn\.Module, got int"):
         Network.from_torch(3, torch.zeros(2, 3))
 
 
