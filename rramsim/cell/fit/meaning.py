@@ -40,7 +40,7 @@ _PREFIXES = {
 CELSIUS = ("c", "°c", "degc", "celsius", "deg c")
 
 _NAMES = {
-    "target": r"(g|r|cond\w*|conductance|resistance)?_?(target\w*|nominal\w*|goal|desired|set_?point)(_?(g|r))?",
+    "target": r"(g|r|cond\w*|resistance)?_?(target\w*|nominal\w*|goal|desired|set_?point)(_?(g|r))?",
     "n_cycles": r"n_?cycles|endurance\w*|cycles_before",
     "n_reads": r"n_?reads?|reads|num_?reads|read_?(no|number|count|index)",
     "t_read": r"t_?read|read_?(width|time|pulse\w*)",
@@ -54,22 +54,41 @@ _NAMES = {
     "kelvin": r"temp(erature)?(_?(k|c|kelvin))?|kelvin|t_?k",
     "time": r"t|time\w*|elapsed\w*|delay|seconds|t_?s|retention\w*|wait\w*",
     "cell": r"cell(_?(id|no|number|index|address))?|addr(ess)?|device(_?(id|no|number))?|dev|dut|bit",
-    "cycle": r"cycle(_?(id|no|number|index))?|write(_?(id|no|number))?|rep(eat|etition)?|iter(ation)?|trial|n_?write",
-    "level": r"level(_?(id|no|number|index))?|lvl|state(_?(id|no|number))?|range(_?(id|no))?|code|target_?level",
-    "g": r"g|g_?(meas\w*|read\w*|final|after)|cond|conductances?(_?(meas\w*|read|final))?|(meas\w*|final)_?(g|cond\w*)",
+    "cycle": r"cycle(_?(id|no|number|index))?|write(_?(id|no|number))?|rep(eat|etition)?|"
+    r"iter(ation)?|trial|n_?write",
+    "level": r"level(_?(id|no|number|index))?|lvl|state(_?(id|no|number))?|range(_?(id|no))?|"
+    r"code|target_?level",
+    "g": r"g|g_?(meas\w*|read\w*|final|after)|cond|conductances?(_?(meas\w*|read|final))?|"
+    r"(meas\w*|final)_?(g|cond\w*)",
     "resistance": r"r|r_?(meas\w*|read\w*|final|after)|res|resistances?(_?(meas\w*|read|final))?|"
     r"(meas\w*|final)_?(r|res\w*)",
     "current": r"i|i_?(meas\w*|read\w*|cell|d)|current(_?\w+)?|(meas\w*|read|cell)_?current|i_?at\w*",
 }  # fmt: skip
 
 
+def _plain(text: str) -> str:
+    """ASCII for both code points of micro and of ohm."""
+    for sign, word in (("\u00b5", "u"), ("\u03bc", "u"), ("\u03a9", "ohm"), ("\u2126", "ohm")):
+        text = text.replace(sign, word)
+    return text
+
+
 def split_unit(header: str) -> tuple[str, str]:
     """Name and unit of a header such as "G_meas (uS)", "Resistance [kohm]" or "time_us"."""
-    text = header.strip().strip("\"'").replace("µ", "u").replace("μ", "u").replace("Ω", "ohm").replace("Ω", "ohm")
+    text = (
+        header.strip()
+        .strip("\"'")
+        .replace("µ", "u")
+        .replace("μ", "u")
+        .replace("Ω", "ohm")
+        .replace("Ω", "ohm")
+    )
     found = re.search(r"[(\[{<]\s*([^)\]}>]*?)\s*[)\]}>]", text)
     if found:
         return (text[: found.start()] + text[found.end() :]).strip(" _-/,"), found.group(1)
-    found = re.search(r"[\s_,/]+((?:[fpnumkMG]?(?:S|A|V|ohms?|Ohms?|s))|us|ms|ns|kOhm|MOhm|h|min|K|°C|degC)$", text)
+    found = re.search(
+        r"[\s_,/]+((?:[fpnumkMG]?(?:S|A|V|ohms?|Ohms?|s))|us|ms|ns|kOhm|MOhm|h|min|K|°C|degC)$", text
+    )
     if found and found.start() > 0:
         return text[: found.start()].strip(), found.group(1)
     return text, ""
@@ -77,7 +96,7 @@ def split_unit(header: str) -> tuple[str, str]:
 
 def unit_factor(unit: str, dimension: str) -> tuple[float, float]:
     """Factor and offset that turn numbers in `unit` into SI; raises `InputError` for another dimension."""
-    text = unit.strip().replace("µ", "u").replace("μ", "u").replace("Ω", "ohm").replace("Ω", "ohm")
+    text = _plain(unit.strip())
     if dimension == "K" and text.lower() in CELSIUS:
         return 1.0, 273.15
     for base, size in _BASES[dimension].items():
@@ -87,8 +106,8 @@ def unit_factor(unit: str, dimension: str) -> tuple[float, float]:
                 return _PREFIXES[prefix] * size, 0.0
             if prefix.lower() in _PREFIXES and len(prefix) > 1:
                 return _PREFIXES[prefix.lower()] * size, 0.0
-    raise InputError(f"unit {unit!r} is none of {dimension} with a prefix, such as "
-                     f"{ {'S': 'uS', 'ohm': 'kohm', 'A': 'uA', 'V': 'mV', 's': 'us', 'K': 'K'}[dimension] }")  # fmt: skip
+    example = {"S": "uS", "ohm": "kohm", "A": "uA", "V": "mV", "s": "us", "K": "K"}[dimension]
+    raise InputError(f"unit {unit!r} is not {dimension} with a prefix, such as {example}")
 
 
 def guess_by_name(headers: list[str]) -> tuple[dict[str, int], dict[str, str], float | None]:
@@ -112,6 +131,14 @@ def guess_by_name(headers: list[str]) -> tuple[dict[str, int], dict[str, str], f
                     units[meaning] = unit
                 break
     return columns, units, voltage
+
+
+def _adds_up(x: NDArray[np.float64], a: int, b: int, c: int) -> bool:
+    """Whether column a counts what b and c count together, and perhaps a few more."""
+    if a in (b, c) or not (x[:, b].any() and x[:, c].any()):
+        return False
+    total = x[:, b] + x[:, c]
+    return bool((x[:, a] >= total).all() and np.corrcoef(x[:, a], total)[0, 1] > 0.99)
 
 
 def _whole(x: NDArray[np.float64]) -> bool:
@@ -142,12 +169,9 @@ def guess_by_values(table: NDArray[np.float64]) -> tuple[dict[str, int], list[st
     rest = [j for j in rest if j not in columns.values()]
     counts = [j for j in rest if whole[j] and (finite[:, j] >= 0).all()]
     for a in counts:
-        pair = next(
-            ((b, c) for b in counts for c in counts if a != b < c != a and finite[:, b].any() and finite[:, c].any()
-             and np.array_equal(finite[:, a], finite[:, b] + finite[:, c])), None,
-        )  # fmt: skip
+        pair = next(((b, c) for b in counts for c in counts if b < c and _adds_up(finite, a, b, c)), None)
         if pair:
-            take("pulses", a, f"the sum of columns {pair[0] + 1} and {pair[1] + 1}")
+            take("pulses", a, f"goes with the sum of columns {pair[0] + 1} and {pair[1] + 1}")
             take("set_pulses", pair[0], "a part of the pulses, the first one")
             take("reset_pulses", pair[1], "a part of the pulses, the second one")
             break
@@ -203,8 +227,8 @@ def _guess_rest(
         b = next((b for b in few if b != a and ((x[:, a] <= q) & (q <= x[:, b])).mean() > 0.9
                   and (x[:, a] < x[:, b]).all()), None)  # fmt: skip
         if b is not None:
-            take("lower", a, f"with column {b + 1} it encloses {100 * ((x[:, a] <= q) & (q <= x[:, b])).mean():.1f} %"
-                 " of the values")  # fmt: skip
+            inside = 100 * ((x[:, a] <= q) & (q <= x[:, b])).mean()
+            take("lower", a, f"with column {b + 1} it encloses {inside:.1f} % of the values")
             take("upper", b, "the other bound")
             break
     best, place = 0.5, None
@@ -217,7 +241,11 @@ def _guess_rest(
             if explained > best:
                 best, place = explained, j
     if place is not None:
-        take("level", place, f"whole numbers that explain {100 * best:.0f} % of the variance of ln({'RG'['g' in columns]})")
+        take(
+            "level",
+            place,
+            f"whole numbers that explain {100 * best:.0f} % of the variance of ln({'RG'['g' in columns]})",
+        )
     for j in rest():
         t = x[:, j]
         positive = t[t > 0]
@@ -225,7 +253,7 @@ def _guess_rest(
             take("time", j, f"from {t.min():.3g} to {t.max():.3g}, over decades")
             break
     for j in rest():
-        if n_values[j] == 2 and set(np.unique(x[:, j])) == {0.0, 1.0} and "pulses" in columns:
-            if x[:, j].mean() > 0.5:
-                take("success", j, f"0 or 1, 1 in {100 * x[:, j].mean():.1f} % of the rows")
-                break
+        yes = x[:, j].mean()
+        if "pulses" in columns and n_values[j] == 2 and set(np.unique(x[:, j])) == {0.0, 1.0} and yes > 0.5:
+            take("success", j, f"0 or 1, 1 in {100 * yes:.1f} % of the rows")
+            break

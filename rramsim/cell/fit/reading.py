@@ -43,6 +43,7 @@ class Measurements:
     source: str
     columns: Columns
     lines: NDArray[np.int64]
+    all_lines: NDArray[np.int64]  # with those left out
     notes: tuple[str, ...] = ()
     bad: tuple[str, ...] = ()  # what was left out, with line numbers
 
@@ -81,7 +82,9 @@ def read_measurements(
     reading = reading or ReadingConfig()
     files = [paths] if isinstance(paths, str | Path) else list(paths)
     if reading.file_times and len(reading.file_times) != len(files):
-        raise InputError(f"file_times must have one time per file ({len(files)}), got {len(reading.file_times)}")
+        raise InputError(
+            f"file_times must have one time per file ({len(files)}), got {len(reading.file_times)}"
+        )
     parts = []
     for number, path in enumerate(files):
         part = _read_one(Path(path), reading)
@@ -101,10 +104,14 @@ def _joined(parts: list[Measurements]) -> Measurements:
         )
     columns = {name: np.concatenate([part.columns[name] for part in parts]) for name in parts[0].columns}
     notes = list(dict.fromkeys(note for part in parts for note in part.notes))
+    if "time" in shared and "cell" not in shared and len({len(part.all_lines) for part in parts}) == 1:
+        columns["cell"] = np.concatenate([np.searchsorted(part.all_lines, part.lines) for part in parts])
+        notes.append("row i of every file is taken as cell i: the files are reads of the same cells")
     return Measurements(
         ", ".join(part.source for part in parts),
         columns,
         np.concatenate([part.lines for part in parts]),
+        np.concatenate([part.all_lines for part in parts]),
         tuple(notes),
         tuple(f"{part.source}: {text}" for part in parts for text in part.bad),
     )
@@ -190,13 +197,17 @@ def _sheet(path: Path, reading: ReadingConfig) -> _Sheet:
     sample = [all_lines[i] for i in kept[: min(60, kept.size)]]
     separator = _separator(sample[2:] or sample, reading.separator)
     body = " ".join(sample[2:] or sample)
-    decimal = "," if separator != "," and re.search(r"\d,\d", body) and not re.search(r"\d\.\d", body) else "."
+    decimal = (
+        "," if separator != "," and re.search(r"\d,\d", body) and not re.search(r"\d\.\d", body) else "."
+    )
     headers: list[str] = []
     if reading.header != "no":
         while len(headers) < 2 and kept.size > len(headers):
             entries = _cut(all_lines[kept[len(headers)]], separator)
             numbers = [_is_number(entry, decimal) for entry in entries]
-            if all(numbers) or (any(n and e.strip() for n, e in zip(numbers, entries, strict=True)) and headers):
+            if all(numbers) or (
+                any(n and e.strip() for n, e in zip(numbers, entries, strict=True)) and headers
+            ):
                 break
             if len(headers) == 1 and not _looks_like_units(entries):
                 break
@@ -207,10 +218,14 @@ def _sheet(path: Path, reading: ReadingConfig) -> _Sheet:
         names = [entry.strip() for entry in _cut(headers[0], separator)]
         if len(headers) == 2:
             units = _cut(headers[1], separator)
-            names = [f"{a} ({b.strip(' ()[]')})" if b.strip() else a for a, b in zip(names, units, strict=False)]
+            names = [
+                f"{a} ({b.strip(' ()[]')})" if b.strip() else a for a, b in zip(names, units, strict=False)
+            ]
         kept = kept[len(headers) :]
     elif reading.header != "no":  # numpy.savetxt writes its header behind #
-        before = [line for line, mark in zip(all_lines[: kept[0]], marks, strict=False) if mark and line.strip()]
+        before = [
+            line for line, mark in zip(all_lines[: kept[0]], marks, strict=False) if mark and line.strip()
+        ]
         if before:
             last = before[-1].lstrip().lstrip("#").strip()
             entries = _cut(last, separator)
@@ -221,7 +236,9 @@ def _sheet(path: Path, reading: ReadingConfig) -> _Sheet:
     text = "\n".join([all_lines[i] for i in kept])
     width = len(_cut(all_lines[kept[0]], separator))
     if names and len(names) != width:
-        raise InputError(f"{path}, line {kept[0] + 1}: {len(names)} entries wanted as in the header, got {width}")
+        raise InputError(
+            f"{path}, line {kept[0] + 1}: {len(names)} entries wanted as in the header, got {width}"
+        )
     try:
         frame = pd.read_csv(
             io.StringIO(text), sep=separator, header=None, decimal=decimal, skipinitialspace=True,
@@ -233,7 +250,9 @@ def _sheet(path: Path, reading: ReadingConfig) -> _Sheet:
         if found is None:
             raise InputError(f"{path}: {error}") from None
         line = kept[int(found.group(2)) - 1] + 1
-        raise InputError(f"{path}, line {line}: {found.group(1)} entries wanted, got {found.group(3)}") from None
+        raise InputError(
+            f"{path}, line {line}: {found.group(1)} entries wanted, got {found.group(3)}"
+        ) from None
     shown = {"\t": "tab", r"\s+": "blanks", ",": "comma", ";": "semicolon"}.get(separator, separator)
     layout = f"{len(frame)} rows of {width} columns ({shown}{', decimal comma' if decimal == ',' else ''})"
     notes.append(f"read as {layout}, {'with' if names else 'without'} header")
@@ -372,7 +391,7 @@ def _read_one(path: Path, reading: ReadingConfig) -> Measurements:
     _check_magnitude(values["g"], quantity, sheet)
     if "cell" in values:
         values["cell"] = np.unique(values["cell"], return_inverse=True)[1]
-    return Measurements(path.name, values, lines, tuple(sheet.notes), tuple(bad))
+    return Measurements(path.name, values, lines, sheet.lines[row], tuple(sheet.notes), tuple(bad))
 
 
 def _kind_of_block(block: NDArray[np.float64], reading: ReadingConfig, sheet: _Sheet) -> str:
@@ -380,7 +399,9 @@ def _kind_of_block(block: NDArray[np.float64], reading: ReadingConfig, sheet: _S
         return "g" if reading.quantity == "conductance" else reading.quantity
     median = float(np.nanmedian(np.abs(block)))
     kind = "resistance" if median > 50.0 else "g"
-    sheet.notes.append(f"taken as {MEANINGS[kind]}: median {median:.4g} {'ohm' if kind == 'resistance' else 'S'}")
+    sheet.notes.append(
+        f"taken as {MEANINGS[kind]}: median {median:.4g} {'ohm' if kind == 'resistance' else 'S'}"
+    )
     return kind
 
 
@@ -439,8 +460,8 @@ def _guess_alternation(
         values["level"] = (k % 2).astype(float)
         values["cycle"] = (k // 2).astype(float)
         sheet.notes.append(
-            f"two states in turn along the columns (medians differ by a factor of {np.exp(gap):.3g}): level = k % 2, "
-            "cycle = k // 2"
+            f"two states in turn along the columns (medians differ by a factor of {np.exp(gap):.3g}): "
+            "level = k % 2, cycle = k // 2"
         )
 
 
@@ -452,7 +473,9 @@ def _to_conductance(values: Columns, quantity: str, voltage: float | None, sheet
     if quantity == "current":
         volts = values.get("v_read")
         if volts is None and voltage is None:
-            raise InputError(f"{sheet.path}: currents need a read voltage: give --voltage, or a column v_read")
+            raise InputError(
+                f"{sheet.path}: currents need a read voltage: give --voltage, or a column v_read"
+            )
         for name in ("g", "target", "lower", "upper"):
             if name in values:
                 values[name] = values[name] / (voltage if volts is None else volts)
@@ -502,7 +525,9 @@ def _without_bad(
 def _check_magnitude(g: NDArray[np.float64], quantity: str, sheet: _Sheet) -> None:
     median, top = float(np.median(g)), float(g.max())
     if top > G_HIGHEST or median > 0.01 or median < 1e-13:
-        slip = "were resistances given (--resistance)?" if top > 50.0 else "was a unit left out (--unit g=uS)?"
+        slip = (
+            "were resistances given (--resistance)?" if top > 50.0 else "was a unit left out (--unit g=uS)?"
+        )
         if quantity == "resistance":
             slip = "were conductances given, or is a unit missing (--unit resistance=kohm)?"
         raise InputError(

@@ -53,7 +53,9 @@ class ReadingConfig:
     quantity: str = setting(
         "auto", "", "what is read", choices=("auto", "conductance", "resistance", "current")
     )
-    voltage: float | None = setting(None, "V", "read voltage that turns currents into conductances", "(0, inf)")
+    voltage: float | None = setting(
+        None, "V", "read voltage that turns currents into conductances", "(0, inf)"
+    )
     wide: str = setting("", "", "columns of a wide table that repeat the quantity, such as '2-' or '3-10'")
     separator: str = setting("", "", "between columns: a character, 'tab' or 'space'; empty: guessed")
     header: str = setting("auto", "", "whether names stand above the columns", choices=("auto", "yes", "no"))
