@@ -19,7 +19,7 @@ import numpy as np
 
 from benchmarks.machine import machine
 from benchmarks.tuning import CONDITIONS, accuracy
-from finetune.study.statistics import compare
+from finetune.study.statistics import compare, interval_text
 from finetune.tuner import tune
 from rramsim.chip.simulated import SimulatedChip
 from rramsim.datasets.embedded import load_dataset
@@ -79,7 +79,8 @@ def summary(rows: list[dict[str, Any]]) -> str:
             if len(both) > 1:
                 gain = compare([ours[chip] for chip in both], [found[label][chip] for chip in both])
                 lines.append(
-                    f"  teacher + default over {label}: {gain.mean:+.2f} [{gain.low:+.2f}, {gain.high:+.2f}]"
+                    f"  teacher + default over {label}: {gain.mean:+.2f}"
+                    f"{interval_text(gain.low, gain.high, '+.2f')}, p = {gain.p_value:.2g}"
                 )
     return "\n".join(lines)
 

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from finetune.strategies.composition import SCHEMES
+from finetune.study.statistics import Ratio, compare, interval_text, recovered_fraction
 from finetune.tuner import tune
 from rramsim.cell import CellsConfig, FaultsConfig
 from rramsim.chip.converters import ConverterConfig
@@ -97,7 +98,7 @@ def measure(
     images = dataset.splits["calibration"].images[: arguments.calibration]
     plain = Deployment(network, SimulatedChip(config, shapes, chip=chip_id))
     plain.map(images)
-    mapped = accuracy(plain.fork(), dataset, arguments.split, arguments.mapped_images)
+    mapped = accuracy(plain.fork(), dataset, arguments.split, arguments.images)  # R needs the same images
     chip = SimulatedChip(config, shapes, chip=chip_id)
     begin, cpu = time.perf_counter(), time.process_time()
     report = tune(
@@ -108,6 +109,7 @@ def measure(
     return {
         "chip": chip_id,
         "mapped": mapped,
+        "mapped_images": arguments.images,
         "tuned": tuned,
         "writes_per_cell": report.writes_per_cell,
         "vectors": report.vectors,
@@ -119,7 +121,10 @@ def measure(
 
 
 def table(results: dict[str, Any]) -> str:
-    """One line per condition and strategy, bars in brackets."""
+    """One line per condition and strategy, bars in brackets; 95 % intervals over chips at the end.
+
+    R is told only where mapped and tuned chips saw the same images, as all rows of this version did.
+    """
     head = (
         f"{'network, condition, strategy':<44} chips teacher  mapped   tuned     gap [bar]    worst [bar]"
         "       R [bar]   writes [bar]  vectors  CPU s"
@@ -133,11 +138,13 @@ def table(results: dict[str, Any]) -> str:
         teacher = entry["teacher"]
         mapped = np.array([row["mapped"] for row in rows])
         tuned = np.array([row["tuned"] for row in rows])
-        lost = teacher - mapped.mean()
+        same = all(row.get("mapped_images") == entry.get("images") for row in rows)
+        r = recovered_fraction(tuned, mapped, teacher) if same else Ratio(np.nan, np.nan, np.nan, len(rows))
+        gap = compare(np.full(tuned.size, teacher), tuned)
         values = (
             (teacher - tuned.mean(), bars.gap, 2),
             (teacher - tuned.min(), bars.worst, 2),
-            ((tuned.mean() - mapped.mean()) / lost if lost > 0 else np.nan, bars.recovered, 3),
+            (r.value, bars.recovered, 3),
             (np.mean([row["writes_per_cell"] for row in rows]), bars.writes, 3),
         )
         cells = [f"{value:8.{n}f} [{'-' if bar is None else f'{bar:g}':>5}]" for value, bar, n in values]
@@ -146,6 +153,7 @@ def table(results: dict[str, Any]) -> str:
         lines.append(
             f"{entry['label']:<44} {len(rows):5d} {teacher:7.2f} {mapped.mean():7.2f} {tuned.mean():7.2f}"
             f"{''.join(cells)} {vectors:6.2f} M {cpu:6.1f}"
+            f"  gap{interval_text(gap.low, gap.high)}, R{interval_text(r.low, r.high, '.3f')}"
         )
     return "\n".join(lines)
 
@@ -163,9 +171,6 @@ def main() -> None:
     parser.add_argument("--calibration", type=int, default=256)
     parser.add_argument("--split", default="test")
     parser.add_argument("--images", type=int, default=10_000)
-    parser.add_argument(
-        "--mapped-images", type=int, default=2_000, help="images that tell the accuracy before tuning"
-    )
     parser.add_argument(
         "--shuffled", action="store_true", help="control: targets of other images, must recover nothing"
     )
@@ -195,6 +200,7 @@ def main() -> None:
                 label = f"{arguments.network} {name} {arguments.strategy} {arguments.calibration}"
                 label += " shuffled" if arguments.shuffled else ""
                 results[key] = {"label": label, "teacher": teacher, "bars": vars(bars), "chips": {}}
+                results[key]["images"] = arguments.images
             if str(chip_id) in results[key]["chips"]:
                 continue
             row = measure(network, dataset, config, chip_id, arguments)

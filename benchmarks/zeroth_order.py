@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from finetune.strategies.composition import SCHEMES
-from finetune.study.statistics import compare
+from finetune.study.statistics import compare, interval_text, recovered_fraction
 from finetune.tuner import tune
 from rramsim.cell import CellsConfig, DisturbConfig, ReadNoiseConfig
 from rramsim.chip.converters import ConverterConfig
@@ -111,11 +111,12 @@ def summary(rows: list[dict], teacher: float) -> str:
             mine = [r for r in group if r["arm"] == arm and r["chip"] in base]
             values = np.array([r["accuracy"] for r in mine])
             gain = compare(values, np.array([base[r["chip"]] for r in mine]))
-            share = gain.mean / max(teacher - np.mean([base[r["chip"]] for r in mine]), 1e-9)
+            share = recovered_fraction(values, np.array([base[r["chip"]] for r in mine]), teacher)
             lines.append(
                 f"{table:6} {where:11} {arm:20} {values.mean():6.2f} {values.min():7.2f} "
-                f"{np.mean([r['vectors'] for r in mine]) / 1e6:9.2f}  {gain.mean:+6.2f} "
-                f"[{gain.low:+.2f}, {gain.high:+.2f}]  {100 * share:4.0f} % of the loss, {len(mine)} chips"
+                f"{np.mean([r['vectors'] for r in mine]) / 1e6:9.2f}  {gain.mean:+6.2f}"
+                f"{interval_text(gain.low, gain.high, '+.2f')}  {100 * share.value:4.0f}"
+                f"{interval_text(100 * share.low, 100 * share.high, '.0f')} % of the loss, {len(mine)} chips"
             )
     return "\n".join(lines)
 

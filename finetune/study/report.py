@@ -58,6 +58,7 @@ def print_table(archive: Any) -> None:
     from rich.table import Table
 
     from finetune.study.analysis import is_apart, stage_summaries
+    from finetune.study.statistics import interval_text
 
     rows = stage_summaries(archive)
     n_images = archive["trial/predictions"].shape[2]
@@ -99,15 +100,17 @@ def print_table(archive: Any) -> None:
         over, stage = row.accuracy, row.stage
         std = "" if np.isnan(over.std) else f" ± {over.std:.2f}"
         cells = [stage + " *" * is_apart(stage), f"{over.mean:.2f}{std}", f"{over.worst:.2f}"]
-        cells.append(f"{row.gap.mean:.2f}{_range(row.gap, '.2f')}")
+        cells.append(f"{row.gap.mean:.2f}{interval_text(row.gap.low, row.gap.high, '.2f')}")
         if row.gain is None or row.recovered is None:
             cells += ["", "", ""]
         else:
             r = row.recovered
             cells += [
-                f"{row.gain.mean:+.2f}{_range(row.gain, '+.2f')}",
+                f"{row.gain.mean:+.2f}{interval_text(row.gain.low, row.gain.high, '+.2f')}",
                 "" if np.isnan(row.p_value) else f"{row.p_value:.2g}",
-                "none lost" if np.isnan(r.value) else f"{100 * r.value:.0f} %{_range(r, '.0f', 100)}",
+                "none lost"
+                if np.isnan(r.value)
+                else f"{100 * r.value:.0f} %{interval_text(100 * r.low, 100 * r.high, '.0f')}",
             ]
         cells += [
             f"{archive.cost('array_reads', stage).mean():.3g}",
@@ -149,6 +152,8 @@ def print_comparison(archive: Any, frame: Any) -> None:
     """The rows of `compare_stages`."""
     from rich.table import Table
 
+    from finetune.study.statistics import interval_text
+
     caption = (
         "difference in points with its 95 % interval for other chips and other test images; p: exact "
         "signed-rank test over chips, p (Holm): adjusted over this table; effect: Hedges' g of the paired "
@@ -168,15 +173,9 @@ def print_comparison(archive: Any, frame: Any) -> None:
             row["strategy"],
             row["age"],
             f"{row['accuracy']:.2f}",
-            f"{row['difference']:+.2f}"
-            + ("" if row["low"] != row["low"] else f" [{row['low']:+.2f}, {row['high']:+.2f}]"),
+            f"{row['difference']:+.2f}{interval_text(row['low'], row['high'], '+.2f')}",
             *("" if row[name] != row[name] else f"{row[name]:.2g}" for name in ("p", "p_holm", "effect")),
             "" if needed[0] != needed[0] else " ".join(f"{n:.0f}" for n in needed),
         ]
         table.add_row(*(cell.replace("[", r"\[") for cell in cells))
     console().print(table)
-
-
-def _range(over: Any, form: str, scale: float = 1.0) -> str:
-    """The interval of an estimate in brackets, nothing where there is none."""
-    return "" if over.low != over.low else f" [{scale * over.low:{form}}, {scale * over.high:{form}}]"

@@ -23,6 +23,7 @@ __all__ = [
     "compare",
     "compare_images",
     "holm",
+    "interval_text",
     "recovered_fraction",
     "signed_rank_p",
     "spread",
@@ -311,6 +312,19 @@ def chips_needed(std: float, difference: float, *, power: float = 0.8, alpha: fl
     while not reached(n):
         n += 1
     return n
+
+
+def interval_text(low: float, high: float, form: str = ".2f") -> str:
+    """Limits in brackets after a blank; nothing where there is no interval.
+
+    Examples
+    --------
+    >>> interval_text(0.123, 0.456)
+    ' [0.12, 0.46]'
+    >>> interval_text(math.nan, math.nan)
+    ''
+    """
+    return "" if math.isnan(low) else f" [{low:{form}}, {high:{form}}]"
 
 
 # -- parts ----------------------------------------------------------------------------------------

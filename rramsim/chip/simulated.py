@@ -30,7 +30,7 @@ class SimulatedChip:
     config : ChipConfig
         The kind of chip.
     shapes : mapping of str to (n_rows, n_cols)
-        Layers in network order; see `rramsim.Deployment.shapes`.
+        Layers in network order; see `rramsim.layer_shapes`.
     seed, chip : int
         Together they name the individual: the same pair has the same cells.
     """
