@@ -26,7 +26,7 @@ def fit_disturb(
     if rows.sum() < 5:
         return None
     n = int(rows.sum())
-    g, start, v = columns["g_measured"][rows], g0[rows], np.abs(columns["v_read"][rows])
+    g, start, v = columns["g"][rows], g0[rows], np.abs(columns["v_read"][rows])
     if not (np.isfinite(v).all() and (v > 0).all()):
         raise InputError(f"{path}: v_read must be given and not 0 in every row with n_reads")
     t_read = columns["t_read"][rows] if "t_read" in columns else np.full(n, 100e-9)

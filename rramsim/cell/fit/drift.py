@@ -176,7 +176,9 @@ def _misfit(model: _Model, x: Floats, g: Floats, change: Floats, variance: Float
     mean, sigma = _predicted(model, x, g)
     statistic = (n * (change - mean) ** 2 / variance).sum()
     statistic += (2.0 * n * (np.maximum(sigma, 1e-9) / np.sqrt(variance) - 1.0) ** 2).sum()
-    return float(chi2.sf(statistic, max(2 * len(n) - model.n_free, 1)))
+    # reads of one write at several times deviate together: as many independent ones as there are states
+    n_times = len(np.unique(x))
+    return float(chi2.sf(statistic / n_times, max((2 * len(n) - model.n_free) / n_times, 1.0)))
 
 
 def fit_drift(
@@ -212,7 +214,7 @@ def fit_drift(
     ]
     good = np.isfinite(g0) & (time > first) & (g0 > 0.0) & (g > 0.0)
     if table.first > 0.0 and good.sum() > 0.999 * (np.isfinite(g0) & (time > first)).sum():
-        models.append(_power(g, g0, time, first, level, table, top, references[0]))
+        models.append(_power(g, g0, time, first, level, top, references[0]))
     best = min(models, key=lambda model: model.bic)
     others = {m.law: m.bic - best.bic for m in models if m.law != best.law}
     notes = []
@@ -225,7 +227,8 @@ def fit_drift(
         )
         p_value = _misfit(best, x, state, change, variance, n)
     else:
-        p_value = _power_misfit(best, x, state, change, variance, n, top)
+        x, state, change, variance, n = _ratios(g, g0, time, first, level, top, best.t_reference)
+        p_value = _misfit(best, -x, state, -change, variance, n)
     if p_value < REJECT and used.sum() > 3:
         notes.append(
             f"the {best.law} law does not describe means and spreads at all times (chi-square p = "
@@ -277,7 +280,7 @@ def _refit(
     if table is None:
         return None
     if model.law == "power":
-        return _power(g, g0, time, first, level, table, top, model.t_reference, model)
+        return _power(g, g0, time, first, level, top, model.t_reference, model)
     used = (table.counts >= 3) & (table.variance > 0.0)
     state = np.broadcast_to((table.g / top)[:, None], used.shape)[used]
     x = np.log(np.broadcast_to(table.times, used.shape)[used] / model.t_reference)
@@ -298,43 +301,32 @@ def _constant_bic(x: Floats, g: Floats, change: Floats, variance: Floats, n: Flo
     return float((n * (2 * np.log(sigma) + s**2 / sigma**2)).sum() + 3 * np.log(n.sum()))
 
 
-def _power(
-    g: Floats, g0: Floats, time: Floats, first: Floats, level: Ints, table: DriftTable, top: float, t: float,
-    like: _Model | None = None,
-) -> _Model:  # fmt: skip
-    """The power law, fitted to the table of ln(g / g0)."""
+def _ratios(
+    g: Floats, g0: Floats, time: Floats, first: Floats, level: Ints, top: float, t: float
+) -> tuple[Floats, Floats, Floats, Floats, Floats]:
+    """-ln(time / t), state, mean and variance of ln(g / g0) and counts, over levels and times."""
     good = np.isfinite(g0) & (time > first) & (g0 > 0.0) & (g > 0.0)
-    with np.errstate(divide="ignore"):
-        ratio = np.log(np.where(good, g, 1.0) / np.where(good, g0, 1.0))
-    change = 1.0 + ratio[good]  # a table of ln(g / g0): the change of 1 + ln(g / g0) from 1
+    change = 1.0 + np.log(g[good] / g0[good])  # a table of the change of 1 + ln(g / g0) from 1
     logs = drift_table(change, np.ones(good.sum()), time[good], first[good], level[good])
     assert logs is not None
-    n = logs.counts.astype(float)
     mask = (logs.counts >= 5) & (logs.variance > 0.0)
-    state = np.broadcast_to((table.g / top)[:, None], mask.shape)[mask]
+    centre = np.bincount(level[good], g0[good])[logs.levels] / np.bincount(level[good])[logs.levels]
+    state = np.broadcast_to((centre / top)[:, None], mask.shape)[mask]
     x = -np.log(np.broadcast_to(logs.times, mask.shape)[mask] / t)
+    return x, state, logs.mean[mask], logs.variance[mask], logs.counts[mask].astype(float)
+
+
+def _power(
+    g: Floats, g0: Floats, time: Floats, first: Floats, level: Ints, top: float, t: float,
+    like: _Model | None = None,
+) -> _Model:  # fmt: skip
+    """The power law, fitted to the table of ln(g / g0): the exponent's mean and spread."""
+    x, state, mean, variance, n = _ratios(g, g0, time, first, level, top, t)
+    good = np.isfinite(g0) & (time > first) & (g0 > 0.0) & (g > 0.0)
     # densities of ln(g/g0) and of g in microsiemens differ by the Jacobian g
     jacobian = 2.0 * float(np.log(g[good] / MICRO).sum())
-    mean, variance = logs.mean[mask], logs.variance[mask]
-    model = _fit_polynomials("power", x, state, mean, variance, n[mask], t, jacobian, like)
-    return _Model("power", t, model.mean, model.offset, -model.growth, model.bic, model.n_free)
-
-
-def _power_misfit(
-    model: _Model, x: Floats, state: Floats, change: Floats, variance: Floats, n: Floats, top: float
-) -> float:
-    """p-value of the power law against the table, moments of G from the lognormal distribution."""
-    from scipy.stats import chi2
-
-    order = range(len(model.mean))
-    nu = sum(model.mean[k] * state**k for k in order)
-    spread = sum(model.growth[k] * state**k for k in range(len(model.growth))) * x
-    g0 = state * top / MICRO
-    grown = g0 * np.exp(-nu * x + 0.5 * spread**2)
-    sigma = grown * np.sqrt(np.expm1(spread**2))
-    statistic = (n * (change - (grown - g0)) ** 2 / variance).sum()
-    statistic += (2.0 * n * (sigma / np.sqrt(variance) - 1.0) ** 2).sum()
-    return float(chi2.sf(statistic, max(2 * len(n) - model.n_free, 1)))
+    model = _fit_polynomials("power", -x, state, -mean, variance, n, t, jacobian, like)
+    return _Model("power", t, model.mean, model.offset, model.growth, model.bic, model.n_free)
 
 
 def _as_law(
@@ -358,6 +350,19 @@ def _as_law(
     return DriftFit(model.law, parameters, rms, int(n.sum()), others, tuple(notes), table)
 
 
+def _before_clamping(mean: Floats, sigma: Floats) -> Floats:
+    """Means of normal values that have the means `mean` once they are clamped at 0."""
+    from scipy.special import ndtr
+
+    low, high = mean - 20.0 * sigma, mean.copy()
+    for _ in range(60):
+        middle = 0.5 * (low + high)
+        z = middle / np.maximum(sigma, 1e-30)
+        clamped = middle * ndtr(z) + sigma * np.exp(-0.5 * np.minimum(z * z, 1400.0)) / np.sqrt(2.0 * np.pi)
+        low, high = np.where(clamped < mean, middle, low), np.where(clamped < mean, high, middle)
+    return np.where(mean > 6.0 * sigma, mean, 0.5 * (low + high))
+
+
 def _as_table(table: DriftTable, used: Any, others: dict[str, float], notes: list[str]) -> DriftFit:
     order = np.argsort(table.g)
     g, means, sigmas = table.g[order], np.empty(table.mean.shape), np.empty(table.mean.shape)
@@ -365,8 +370,9 @@ def _as_table(table: DriftTable, used: Any, others: dict[str, float], notes: lis
         known = used[order, j]
         if not known.any():
             known = table.counts[order, j] > 0
-        means[:, j] = np.interp(g, g[known], table.mean[order, j][known])
         sigmas[:, j] = np.interp(g, g[known], np.sqrt(np.nan_to_num(table.variance[order, j][known])))
+        means[:, j] = np.interp(g, g[known], table.mean[order, j][known])
+    means = _before_clamping(g[:, None] + means, sigmas) - g[:, None]
     times = table.times
     if table.first > 0.0:  # the change begins at the first read
         times = np.concatenate([[table.first], times])
