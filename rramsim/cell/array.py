@@ -1,4 +1,7 @@
-"""The state of all cells of one layer."""
+"""The state of all cells of one layer.
+
+Long because one class owns every array of that state, and all that changes it.
+"""
 
 from __future__ import annotations
 

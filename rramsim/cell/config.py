@@ -2,7 +2,7 @@
 
 Fields of `CellsConfig` left at None come from the preset named by `preset`, else from the
 preset `generic`; after construction the object holds every number, so that an archive
-that stores it needs no preset file.
+that stores it needs no preset file. Long because every field is declared with unit, range and meaning.
 """
 
 from __future__ import annotations

@@ -35,7 +35,8 @@ class DriftTable:
     mean: Floats  # (n_levels, n_times) [S]; nan where nothing was read
     variance: Floats  # (n_levels, n_times) [S^2]
     counts: Ints  # (n_levels, n_times)
-    levels: Ints  # (n_levels,) numbers of the levels in the file
+    levels: Ints  # (n_levels,) numbers of the levels
+    spread: Floats  # (n_levels,) std of the first conductance [S]
 
     @property
     def error(self) -> Floats:
@@ -92,9 +93,10 @@ def drift_table(g: Floats, g0: Floats, time: Floats, first: Floats, level: Ints)
         square = np.bincount(index, (g - g0 - mean[index]) ** 2, minlength=counts.size)
         variance = np.where(counts > 1, square / np.maximum(counts - 1, 1), np.nan)
     centre = np.bincount(row, g0) / np.bincount(row)
+    spread = np.sqrt(np.bincount(row, (g0 - centre[row]) ** 2) / np.bincount(row))
     return DriftTable(
         times, float(np.median(first[good])), centre, mean.reshape(shape), variance.reshape(shape),
-        counts.reshape(shape), labels,
+        counts.reshape(shape), labels, spread,
     )  # fmt: skip
 
 
@@ -130,7 +132,7 @@ def _fit_polynomials(
         spread = np.maximum(sigma, 1e-9)
         return float((n * (2.0 * np.log(spread) + (variance + (change - mean) ** 2) / spread**2)).sum())
 
-    best_mean: tuple[float, Floats, Floats] | None = None
+    best_mean: tuple[Any, Any, Any] | None = None
     n_levels = len(np.unique(g))
     for order in [k for k in ORDERS if k < n_levels and (like is None or k == len(like.mean) - 1)]:
         a, w = _design(x, g, order), np.sqrt(n / variance)
@@ -372,7 +374,8 @@ def _as_table(table: DriftTable, used: Any, others: dict[str, float], notes: lis
             known = table.counts[order, j] > 0
         sigmas[:, j] = np.interp(g, g[known], np.sqrt(np.nan_to_num(table.variance[order, j][known])))
         means[:, j] = np.interp(g, g[known], table.mean[order, j][known])
-    means = _before_clamping(g[:, None] + means, sigmas) - g[:, None]
+    total = np.sqrt(sigmas**2 + table.spread[order, None] ** 2)
+    means = _before_clamping(g[:, None] + means, total) - g[:, None]
     times = table.times
     if table.first > 0.0:  # the change begins at the first read
         times = np.concatenate([[table.first], times])

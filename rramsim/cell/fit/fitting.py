@@ -142,7 +142,8 @@ def _groups(x: Floats, level: Ints) -> list[Floats]:
 
 def _writes(data: Measurements, reading: ReadingConfig) -> _Rows:
     """Tell levels, writes and first reads apart."""
-    columns, notes = data.columns, []
+    columns = data.columns
+    notes: list[str] = []
     n = len(data)
     level, targets = _levels(data, reading, notes)
     reads, time = columns.get("n_reads", np.zeros(n)), columns.get("time", np.zeros(n))
@@ -286,10 +287,8 @@ def _choose_law(
     options.append(("empirical", {"parameters": quantile_table(g, level)}))
     many = counts >= FEW
     for law, sigma in options:
-        config = CellsConfig(
-            levels=tuple(float(x) for x in means), law=law,
-            **{key: tuple(v) if isinstance(v, list) else v for key, v in sigma.items()},
-        )  # fmt: skip
+        keys: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in sigma.items()}
+        config = CellsConfig(levels=tuple(float(x) for x in means), law=law, **keys)
         ks = simulated_ks(config, values, seed)
         if not many.any() or np.array(ks)[many].max() < CLOSE:
             break

@@ -188,8 +188,9 @@ def _guess_quantity(
     columns: dict[str, int],
     take: Any,
 ) -> None:
-    for a in rest:
-        for b in rest:
+    broken = [j for j in rest if not whole[j]]
+    for a in broken:
+        for b in broken:
             product = x[:, a] * x[:, b]
             if a < b and np.median(np.abs(product - 1.0)) < 1e-3:
                 small = b if median[b] < median[a] else a

@@ -71,7 +71,7 @@ def _describe(sigmas: Floats, means: Floats, counts: Floats) -> dict[str, Any]:
     unit = float(means[-1])
     x, weight = means / unit, counts / (1.5 * sigmas**2)
 
-    def bic(sigma: Floats, n_free: int) -> float:
+    def bic(sigma: Any, n_free: int) -> float:
         if (sigma <= 0.0).any():
             return np.inf
         cost = (counts / 1.5 * (2.0 * np.log(sigma) + (sigmas / sigma) ** 2)).sum()

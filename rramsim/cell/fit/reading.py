@@ -7,11 +7,9 @@ with one header row, two, one behind #, or none. What a column means is guessed 
 
 from __future__ import annotations
 
-import gzip
-import io
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from numpy.typing import NDArray
 
 from rramsim.cell.fit.meaning import DIMENSIONS, guess_by_name, guess_by_values, unit_factor
 from rramsim.cell.fit.recipe import MEANINGS, ReadingConfig
+from rramsim.cell.fit.sheets import Sheet, read_sheet
 from rramsim.checks import InputError, nearest_name
 
 __all__ = ["Measurements", "read_measurements"]
@@ -49,17 +48,6 @@ class Measurements:
 
     def __len__(self) -> int:
         return len(self.columns["g"])
-
-
-@dataclass
-class _Sheet:
-    """One file as text: its table, names and line numbers."""
-
-    path: Path
-    frame: Any  # pandas.DataFrame of the raw entries, columns 0, 1, ...
-    headers: list[str]
-    lines: NDArray[np.int64]
-    notes: list[str] = field(default_factory=list)
 
 
 def read_measurements(
@@ -117,162 +105,6 @@ def _joined(parts: list[Measurements]) -> Measurements:
     )
 
 
-# -- text ---------------------------------------------------------------------------------------
-
-
-def _text(path: Path) -> str:
-    try:
-        raw = path.read_bytes()
-        if raw[:2] == b"\x1f\x8b":
-            raw = gzip.decompress(raw)
-        if raw[:4] == b"PK\x03\x04":
-            return _sheet_text(raw, path)
-    except (OSError, EOFError) as error:
-        raise InputError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
-    encoding = "utf-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
-    try:
-        return raw.decode(encoding)
-    except UnicodeDecodeError:
-        if b"\0" in raw[:4096]:
-            raise InputError(f"{path}: cannot be read as text; expected are CSV, TSV, gzip or xlsx") from None
-        return raw.decode("latin-1")
-
-
-def _sheet_text(raw: bytes, path: Path) -> str:
-    import pandas as pd
-
-    try:
-        frame = pd.read_excel(io.BytesIO(raw), header=None, dtype=object)
-    except ImportError:
-        raise InputError(f"{path}: reading xlsx needs openpyxl: pip install rramsim[tables]") from None
-    except (ValueError, KeyError) as error:
-        raise InputError(f"{path}: cannot be read as xlsx ({error})") from None
-    return frame.to_csv(sep="\t", header=False, index=False)
-
-
-def _separator(lines: list[str], given: str) -> str:
-    """The separator that cuts the lines into the most columns of the same number."""
-    if given:
-        return {"tab": "\t", "space": r"\s+"}.get(given, given)
-    best, columns = r"\s+", 1
-    for mark in ("\t", ";", ","):
-        counts = [line.count(mark) for line in lines]
-        if min(counts) >= 1 and max(counts) == min(counts) and min(counts) + 1 > columns:
-            if mark == "," and columns > 1:
-                continue  # a decimal comma
-            best, columns = mark, min(counts) + 1
-    if columns == 1:
-        for mark in ("\t", ";", ","):  # rows of unequal length: the complaint about them comes later
-            if sum(mark in line for line in lines) > len(lines) // 2:
-                return mark
-    return best
-
-
-def _is_number(entry: str, decimal: str) -> bool:
-    text = entry.strip().strip('"').replace(decimal, ".")
-    try:
-        float(text)
-    except ValueError:
-        return text == ""
-    return True
-
-
-def _cut(line: str, separator: str) -> list[str]:
-    import csv
-
-    if separator == r"\s+":
-        return line.split()
-    return next(csv.reader([line], delimiter=separator))
-
-
-def _sheet(path: Path, reading: ReadingConfig) -> _Sheet:
-    """Cut a file into header and table."""
-    import pandas as pd
-
-    all_lines = _text(path).splitlines()
-    marks = np.array([not line.strip() or line.lstrip()[0] == "#" for line in all_lines], bool)
-    kept = np.flatnonzero(~marks)
-    if kept.size == 0:
-        raise InputError(f"{path}: holds no measurements")
-    sample = [all_lines[i] for i in kept[: min(60, kept.size)]]
-    separator = _separator(sample[2:] or sample, reading.separator)
-    body = " ".join(sample[2:] or sample)
-    decimal = (
-        "," if separator != "," and re.search(r"\d,\d", body) and not re.search(r"\d\.\d", body) else "."
-    )
-    headers: list[str] = []
-    if reading.header != "no":
-        while len(headers) < 2 and kept.size > len(headers):
-            entries = _cut(all_lines[kept[len(headers)]], separator)
-            numbers = [_is_number(entry, decimal) for entry in entries]
-            if all(numbers) or (
-                any(n and e.strip() for n, e in zip(numbers, entries, strict=True)) and headers
-            ):
-                break
-            if len(headers) == 1 and not _looks_like_units(entries):
-                break
-            headers.append(all_lines[kept[len(headers)]])
-    names: list[str] = []
-    notes: list[str] = []
-    if headers:
-        names = [entry.strip() for entry in _cut(headers[0], separator)]
-        if len(headers) == 2:
-            units = _cut(headers[1], separator)
-            names = [
-                f"{a} ({b.strip(' ()[]')})" if b.strip() else a for a, b in zip(names, units, strict=False)
-            ]
-        kept = kept[len(headers) :]
-    elif reading.header != "no":  # numpy.savetxt writes its header behind #
-        before = [
-            line for line, mark in zip(all_lines[: kept[0]], marks, strict=False) if mark and line.strip()
-        ]
-        if before:
-            last = before[-1].lstrip().lstrip("#").strip()
-            entries = _cut(last, separator)
-            if len(entries) == len(_cut(all_lines[kept[0]], separator)):
-                names = [entry.strip() for entry in entries]
-    if kept.size == 0:
-        raise InputError(f"{path}: needs a header and at least one row of numbers")
-    text = "\n".join([all_lines[i] for i in kept])
-    width = len(_cut(all_lines[kept[0]], separator))
-    if names and len(names) != width:
-        raise InputError(
-            f"{path}, line {kept[0] + 1}: {len(names)} entries wanted as in the header, got {width}"
-        )
-    try:
-        frame = pd.read_csv(
-            io.StringIO(text), sep=separator, header=None, decimal=decimal, skipinitialspace=True,
-            names=list(range(width)), index_col=False, on_bad_lines="error",
-            na_values=["open", "OPEN", "Open", "OL", "inf", "Inf", "-"], low_memory=False,
-        )  # fmt: skip
-    except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
-        found = re.search(r"Expected (\d+) fields in line (\d+), saw (\d+)", str(error))
-        if found is None:
-            raise InputError(f"{path}: {error}") from None
-        line = kept[int(found.group(2)) - 1] + 1
-        raise InputError(
-            f"{path}, line {line}: {found.group(1)} entries wanted, got {found.group(3)}"
-        ) from None
-    shown = {"\t": "tab", r"\s+": "blanks", ",": "comma", ";": "semicolon"}.get(separator, separator)
-    layout = f"{len(frame)} rows of {width} columns ({shown}{', decimal comma' if decimal == ',' else ''})"
-    notes.append(f"read as {layout}, {'with' if names else 'without'} header")
-    return _Sheet(path, frame, names, kept + 1, notes)
-
-
-def _looks_like_units(entries: list[str]) -> bool:
-    known = 0
-    for entry in entries:
-        text = entry.strip(" ()[]")
-        for dimension in set(DIMENSIONS.values()):
-            try:
-                unit_factor(text, dimension)
-            except InputError:
-                continue
-            known += 1
-            break
-    return known > 0
-
-
 # -- meaning ------------------------------------------------------------------------------------
 
 
@@ -282,7 +114,7 @@ def _numbers(frame: Any, column: Any) -> NDArray[np.float64]:
     return pd.to_numeric(frame[column], errors="coerce").to_numpy(float)
 
 
-def _place(sheet: _Sheet, meaning: str, column: int | str) -> int:
+def _place(sheet: Sheet, meaning: str, column: int | str) -> int:
     if isinstance(column, str) and column.isdigit():
         column = int(column)
     width = sheet.frame.shape[1]
@@ -297,7 +129,7 @@ def _place(sheet: _Sheet, meaning: str, column: int | str) -> int:
     raise InputError(f"{sheet.path}: no column {column!r} for {meaning}; {known}")
 
 
-def _wide_columns(sheet: _Sheet, reading: ReadingConfig, given: dict[str, int]) -> list[int]:
+def _wide_columns(sheet: Sheet, reading: ReadingConfig, given: dict[str, int]) -> list[int]:
     """Columns that repeat the quantity; none in a table of one value per row."""
     width = sheet.frame.shape[1]
     if reading.wide:
@@ -319,7 +151,7 @@ def _wide_columns(sheet: _Sheet, reading: ReadingConfig, given: dict[str, int]) 
 
 
 def _find_meanings(
-    sheet: _Sheet, reading: ReadingConfig
+    sheet: Sheet, reading: ReadingConfig
 ) -> tuple[dict[str, int], dict[str, str], list[int], float | None]:
     notes, voltage = sheet.notes, reading.voltage
     given = {meaning: _place(sheet, meaning, column) for meaning, column in reading.columns.items()}
@@ -355,7 +187,7 @@ def _find_meanings(
 
 
 def _read_one(path: Path, reading: ReadingConfig) -> Measurements:
-    sheet = _sheet(path, reading)
+    sheet = read_sheet(path, reading)
     columns, units, wide, voltage = _find_meanings(sheet, reading)
     frame, n_wide = sheet.frame, max(len(wide), 1)
     n_rows = len(frame)
@@ -394,7 +226,7 @@ def _read_one(path: Path, reading: ReadingConfig) -> Measurements:
     return Measurements(path.name, values, lines, sheet.lines[row], tuple(sheet.notes), tuple(bad))
 
 
-def _kind_of_block(block: NDArray[np.float64], reading: ReadingConfig, sheet: _Sheet) -> str:
+def _kind_of_block(block: NDArray[np.float64], reading: ReadingConfig, sheet: Sheet) -> str:
     if reading.quantity != "auto":
         return "g" if reading.quantity == "conductance" else reading.quantity
     median = float(np.nanmedian(np.abs(block)))
@@ -405,7 +237,7 @@ def _kind_of_block(block: NDArray[np.float64], reading: ReadingConfig, sheet: _S
     return kind
 
 
-def _quantity(values: Columns, reading: ReadingConfig, sheet: _Sheet) -> str:
+def _quantity(values: Columns, reading: ReadingConfig, sheet: Sheet) -> str:
     wanted = {"conductance": "g", "auto": ""}.get(reading.quantity, reading.quantity)
     present = [name for name in ("g", "resistance", "current") if name in values]
     if wanted and wanted not in present:
@@ -427,7 +259,7 @@ def _quantity(values: Columns, reading: ReadingConfig, sheet: _Sheet) -> str:
 
 
 def _compute(
-    values: Columns, reading: ReadingConfig, sheet: _Sheet, row: NDArray[np.int64], k: NDArray[np.int64]
+    values: Columns, reading: ReadingConfig, sheet: Sheet, row: NDArray[np.int64], k: NDArray[np.int64]
 ) -> None:
     import pandas as pd
 
@@ -447,7 +279,7 @@ def _compute(
 
 
 def _guess_alternation(
-    values: Columns, quantity: str, k: NDArray[np.int64], n_wide: int, sheet: _Sheet
+    values: Columns, quantity: str, k: NDArray[np.int64], n_wide: int, sheet: Sheet
 ) -> None:
     """Two states in turn along the columns of a wide table."""
     q = values[quantity]
@@ -465,7 +297,7 @@ def _guess_alternation(
         )
 
 
-def _to_conductance(values: Columns, quantity: str, voltage: float | None, sheet: _Sheet) -> Columns:
+def _to_conductance(values: Columns, quantity: str, voltage: float | None, sheet: Sheet) -> Columns:
     """Replace resistances or currents by conductances."""
     if quantity == "g":
         return values
@@ -522,7 +354,7 @@ def _without_bad(
     return {name: column[good] for name, column in values.items()}, lines[good], texts
 
 
-def _check_magnitude(g: NDArray[np.float64], quantity: str, sheet: _Sheet) -> None:
+def _check_magnitude(g: NDArray[np.float64], quantity: str, sheet: Sheet) -> None:
     median, top = float(np.median(g)), float(g.max())
     if top > G_HIGHEST or median > 0.01 or median < 1e-13:
         slip = (
