@@ -22,8 +22,14 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time a name is loaded
         Tier as Tier,
     )
     from rramsim.blackbox.remote import (
+        ChipListener as ChipListener,
         RemoteChip as RemoteChip,
         serve_chip as serve_chip,
+    )
+    from rramsim.blackbox.wire import (
+        ChipConnectionError as ChipConnectionError,
+        ChipTimeoutError as ChipTimeoutError,
+        WireLimits as WireLimits,
     )
     from rramsim.cell import (
         CellArray as CellArray,
@@ -44,9 +50,18 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time a name is loaded
         InputError as InputError,
     )
     from rramsim.chip.config import ChipConfig as ChipConfig
-    from rramsim.chip.converters import ConverterConfig as ConverterConfig
+    from rramsim.chip.converters import (
+        ConverterConfig as ConverterConfig,
+        ConverterErrors as ConverterErrors,
+    )
     from rramsim.chip.layout import MappingConfig as MappingConfig
+    from rramsim.chip.placement import ChipMap as ChipMap
+    from rramsim.chip.plot import map_figure as map_figure
     from rramsim.chip.simulated import SimulatedChip as SimulatedChip
+    from rramsim.chip.variation import (
+        TemperatureConfig as TemperatureConfig,
+        VariationConfig as VariationConfig,
+    )
     from rramsim.circuit.crossbar import Crossbar as Crossbar
     from rramsim.circuit.elimination import Factorisation as Factorisation
     from rramsim.circuit.estimates import attenuation as attenuation
@@ -85,7 +100,8 @@ __version__ = "0.1.0"
 _HOME = {
     "rramsim.blackbox.gate": ["Gate", "TierError"],
     "rramsim.blackbox.protocol": ["ChipProtocol", "Datasheet", "LayerInfo", "Ledger", "Reading", "Tier"],
-    "rramsim.blackbox.remote": ["RemoteChip", "serve_chip"],
+    "rramsim.blackbox.remote": ["ChipListener", "RemoteChip", "serve_chip"],
+    "rramsim.blackbox.wire": ["ChipConnectionError", "ChipTimeoutError", "WireLimits"],
     "rramsim.cell": [
         "CellArray",
         "CellsConfig",
@@ -101,9 +117,12 @@ _HOME = {
         "load_preset",
     ],
     "rramsim.checks": ["ConvergenceError", "InputError"],
-    "rramsim.chip.converters": ["ConverterConfig"],
+    "rramsim.chip.converters": ["ConverterConfig", "ConverterErrors"],
     "rramsim.chip.layout": ["MappingConfig"],
     "rramsim.chip.config": ["ChipConfig"],
+    "rramsim.chip.placement": ["ChipMap"],
+    "rramsim.chip.plot": ["map_figure"],
+    "rramsim.chip.variation": ["TemperatureConfig", "VariationConfig"],
     "rramsim.chip.simulated": ["SimulatedChip"],
     "rramsim.circuit.crossbar": ["Crossbar"],
     "rramsim.circuit.elimination": ["Factorisation"],

@@ -1,6 +1,6 @@
 """Zeroth order inside one layer: losses measured at its own outputs, column by column.
 
-The teacher says what each column should put out, so each column has a loss of its own, and one
+The teacher gives the target of each column, so each column has a loss of its own, and one
 perturbation of all columns at once, read once, tests every column. With K parameters per column a
 direction costs three reads whatever the number of columns. Nothing is solved in closed form and
 no output code is used twice.
@@ -118,7 +118,8 @@ class LocalZerothOrder(LayerStep):
             n_inner = directions.shape[1]
             # x = codes * x_step, so down is divided by the step once
             host.down = directions / host.x_step
-        first = gain * host.unit * work.read(_subset(len(codes), 1000, rng)).codes.mean(axis=0)
+        some = _subset(len(codes), 1000, rng)
+        first = gain * work.nominal(codes[some], work.read(some).codes).mean(axis=0)
 
         def apply(theta: NDArray[np.float64]) -> None:
             """Entries (n_cols, 2 + n_inner): gain, offset, adapter, each in standard deviations of output."""

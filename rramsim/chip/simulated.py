@@ -14,12 +14,21 @@ from numpy.typing import ArrayLike, NDArray
 from rramsim.blackbox.codes import dac_codes
 from rramsim.blackbox.protocol import Datasheet, LayerInfo, Ledger, Reading
 from rramsim.blackbox.windows import WindowCodes
+from rramsim.cell import CellArray
 from rramsim.checks import InputError, nearest_name
 from rramsim.chip.config import ChipConfig
 from rramsim.chip.layer import ChipLayer
-from rramsim.chip.tiles import refresh_all
+from rramsim.chip.layer_array import refresh_all
+from rramsim.chip.layout import TileLayout
+from rramsim.chip.placement import ChipMap, place_layers
+from rramsim.chip.tiles import Tile
+from rramsim.chip.variation import Variation
+from rramsim.circuit.wiring import WiresConfig
+from rramsim.streams import text_key
 
 __all__ = ["ChipConfig", "SimulatedChip"]
+
+AROUND = "cells around layers"  # names the draws of cells that belong to no layer
 
 
 class SimulatedChip:
@@ -49,11 +58,58 @@ class SimulatedChip:
         self.seed = int(seed)
         self.chip = int(chip)
         self._levels = tuple(float(g) for g in config.cells.scale.levels)
-        self._layers: dict[str, ChipLayer] = {
-            name: ChipLayer(name, int(n_rows), int(n_cols), config, seed=self.seed, chip=self.chip)
+        layouts = {
+            name: TileLayout.build(int(n_rows), int(n_cols), config.mapping)
             for name, (n_rows, n_cols) in shapes.items()
         }
+        self._map = place_layers(layouts, config.mapping)
+        variation = None
+        if config.variation is not None:
+            variation = Variation(
+                config.variation, config.cells, self._map.shapes, seed=self.seed, chip=self.chip
+            )
+        self._layers: dict[str, ChipLayer] = {
+            name: ChipLayer(
+                layout, self._map.places[name], config, variation, name=name, seed=self.seed, chip=self.chip
+            )
+            for name, layout in layouts.items()
+        }
         self._infos = {name: layer.info for name, layer in self._layers.items()}
+        if config.wires is not None:
+            tiles = self._build_tiles(config.wires, variation)
+            for name, layer in self._layers.items():
+                layer.array.put_on(tiles, self._map.places[name])
+        self._kelvin = None if config.temperature is None else config.temperature.read
+        if self._kelvin is not None:
+            self.set_temperature(self._kelvin)
+
+    def _build_tiles(self, wires: WiresConfig, variation: Variation | None) -> list[Tile]:
+        """The physical arrays, each full of reset cells where no layer lies."""
+        config, filled = self.config, np.zeros(len(self._map.shapes), dtype=np.int64)
+        for own in self._map.places.values():
+            for place in own:
+                filled[place.tile] += place.n_rows * place.n_lines
+        tiles = []
+        for number, shape in enumerate(self._map.shapes):
+            around = None
+            if filled[number] < shape[0] * shape[1]:
+                keys = (self.chip, text_key(AROUND), number)
+                around = CellArray(
+                    shape, config.cells, config.faults, config.disturb, seed=self.seed, keys=keys,
+                    variation=None if variation is None else variation.of_tile(number),
+                )  # fmt: skip
+            tiles.append(
+                Tile(
+                    shape,
+                    wires,
+                    around=around,
+                    floating=config.mapping.unused == "floating",
+                    dead=None if variation is None else variation.dead(number),
+                    noisy=config.noisy_reads,
+                    tolerance=config.state_tolerance,
+                )
+            )
+        return tiles
 
     # -- protocol -----------------------------------------------------------------------------
 
@@ -63,6 +119,8 @@ class SimulatedChip:
         cells, converters, mapping = self.config.cells, self.config.converters, self.config.mapping
         return Datasheet(
             mapping=mapping.kind,
+            reference=mapping.reference,
+            reference_level=mapping.level_of_reference(len(self._levels)),
             n_levels=len(self._levels),
             levels=self._levels,
             v_read=converters.v_read,
@@ -73,6 +131,7 @@ class SimulatedChip:
             tile_cols=mapping.tile_cols,
             t_read=converters.t_read,
             input_mode=converters.input_mode,
+            drive=converters.drive,
             adc_per_line=converters.adc_per_line,
             error_law=cells.law,
         )
@@ -203,10 +262,34 @@ class SimulatedChip:
         """
         first = {} if first_vectors is None else first_vectors
         twin = copy.copy(self)
+        # layers may share arrays: their copies must share the copies
+        arrays = copy.deepcopy([item.array for item in self._layers.values()])
         twin._layers = {
-            name: item.fork(stream, int(first[name]) if first else 0) for name, item in self._layers.items()
+            name: item.fork(array, stream, int(first[name]) if first else 0)
+            for (name, item), array in zip(self._layers.items(), arrays, strict=True)
         }
         return twin
+
+    def set_temperature(self, kelvin: float) -> None:
+        """Read at another temperature [K] from now on (simulator only); see `TemperatureConfig`."""
+        thermal = self.config.temperature
+        if thermal is None:
+            raise InputError("a chip without table [temperature] has no temperature to change")
+        if not (np.isfinite(kelvin) and kelvin > 0.0):
+            raise InputError(f"kelvin must be finite and > 0 K, got {kelvin}; was a Celsius value given?")
+        self._kelvin = float(kelvin)
+        for item in self._layers.values():
+            item.array.cells.set_thermal(*thermal.of_cells(kelvin))
+            for tile in item.array.on_tiles:
+                assert self.config.wires is not None
+                tile.set_wires(thermal.of_wires(self.config.wires, kelvin))
+                if tile.around is not None:
+                    tile.around.set_thermal(*thermal.of_cells(kelvin))
+
+    @property
+    def map(self) -> ChipMap:
+        """Where every layer lies on the chip's arrays."""
+        return self._map
 
     @property
     def solution_error(self) -> float:
@@ -214,13 +297,19 @@ class SimulatedChip:
         return max(item.array.worst_error for item in self._layers.values())
 
     def conductances(self, layer: str) -> NDArray[np.float32]:
-        """Present conductance of the weights' cells [S], shape (n_rows, n_cols, cells_per_weight)."""
+        """Present conductance of the weights' cells [S], shape (n_rows, n_cols, cells_per_weight).
+
+        With copies their mean.
+        """
         array = self._layer(layer).array
-        return array.cells.conductance[:, array.layout.line_of]
+        g = array.layout.over_copies(array.cells.conductance)
+        if array.layout.n_copies > 1:
+            g = g / np.float32(array.layout.n_copies)
+        return g[:, array.layout.line_of]
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that changes over a chip's life, as nested dicts of arrays and numbers."""
-        return {name: item.state_dict() for name, item in self._layers.items()}
+        return {name: item.state_dict() | {"kelvin": self._kelvin} for name, item in self._layers.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from `state_dict` bit for bit; config, shapes, seed and chip must be the same."""
@@ -229,6 +318,8 @@ class SimulatedChip:
                 f"state must hold the layers {sorted(self._layers)}, got {sorted(state)}; another network's?"
             )
         for name, entry in state.items():
+            if entry["kelvin"] is not None:
+                self.set_temperature(entry["kelvin"])
             self._layers[name].load_state_dict(entry)
 
 

@@ -14,12 +14,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rramsim.blackbox.codes import adc_code_max, dac_codes
-from rramsim.blackbox.mapping import column_scale, levels_from_weights, weights_from_levels
+from rramsim.blackbox.mapping import (
+    column_scale,
+    levels_from_weights,
+    levels_near,
+    unsubtracted,
+    weights_from_levels,
+    zero_points as best_zero_points,
+)
 from rramsim.blackbox.protocol import ChipProtocol, HostPort, host_port
 from rramsim.blackbox.windows import WindowCodes
 from rramsim.checks import InputError
 from rramsim.host.layer import HostLayer, layer_names, layer_shapes
-from rramsim.host.ranges import best_range, partial_sums
+from rramsim.host.ranges import RANGE_VECTORS, best_range, partial_sums
 from rramsim.host.trace import Trace
 from rramsim.kernels import host as host_kernels
 from rramsim.network import Network, Node, windows
@@ -59,6 +66,8 @@ class Deployment:
         self._sheet = chip.datasheet
         self._layers_of = {name: layer_names(network.node(name)) for name in network.mapped}
         for node in map(network.node, network.mapped):
+            if "shares" in node.attributes:
+                continue
             bias = node.parameters.get("bias")
             matrices = windows.matrices(node)
             biases = np.split(bias, len(matrices)) if bias is not None else [None] * len(matrices)
@@ -81,20 +90,33 @@ class Deployment:
         host = self.layers[layer]
         return windows.matrices(self.network.node(host.node))[host.group]
 
-    def map(self, images: Any, *, program: bool = True, margin: float = 1.0) -> None:
+    def map(
+        self, images: Any, *, program: bool = True, margin: float = 1.0, zero_points: bool = True
+    ) -> None:
         """Set converter ranges from the digital network on `images`, and write every layer once.
 
         No answer of the chip is used: this is what plain mapping gives. `margin` widens the ADC
-        ranges, for cells that may conduct more than their target.
+        ranges, for cells that may conduct more than their target. Where one cell holds a weight, scale, sign
+        and zero point of each column are chosen for the least expected error energy
+        (`rramsim.blackbox.mapping.zero_points`); without `zero_points` every weight is held, 0 by the middle
+        level.
         """
         values = self.network.feed(images)
         inputs = {name: self.network.node(name).inputs[0] for name in self.network.mapped}
         self.network.evaluate(values, self.network.output, keep=set(inputs.values()))
-        for node_name, source in inputs.items():
-            x = values[source]
-            for layer in self.layers_of(node_name):
-                self.set_input_range(layer, x)
-                self.set_output_range(layer, self._partial_sums(layer, x), margin)
+        for layer in self.layers:
+            xs = [values[inputs[node]] for node in self.nodes_of(layer)]
+            self.set_input_range(layer, xs[0] if len(xs) == 1 else np.concatenate([x.ravel() for x in xs]))
+            codes = [self.codes(layer, x) for x in xs]
+            self._set_zero_points(layer, codes if zero_points else None)
+            info = self.chip.layers[layer]
+            partial = partial_sums(
+                codes[0] if len(codes) == 1 else np.concatenate(codes),
+                self.nearest_levels(layer),
+                self._sheet,
+                info.row_tiles,
+            )
+            self.set_output_range(layer, partial, margin)
         if program:
             for layer in self.layers:
                 self.write(layer, self.nearest_levels(layer))
@@ -102,6 +124,10 @@ class Deployment:
     def layers_of(self, node: str) -> list[str]:
         """Chip layers of a network node, one per group."""
         return self._layers_of[node]
+
+    def nodes_of(self, layer: str) -> tuple[str, ...]:
+        """Network nodes that read a chip layer: one, or several that share their weights."""
+        return self.network.uses(self.layers[layer].node)
 
     def set_input_range(self, layer: str, x: NDArray[Any]) -> None:
         """Choose the DAC step for activations like `x`; signed where any is negative."""
@@ -112,6 +138,19 @@ class Deployment:
         low = -sheet.v_read if host.signed else 0.0
         self.chip.configure(layer, input_range=(low, sheet.v_read))
         self._set_unit(layer)
+
+    def _set_zero_points(self, layer: str, codes: list[NDArray[Any]] | None) -> None:
+        """Where one cell holds a weight: scale, sign and zero point of each column, and its common mode."""
+        host, sheet = self.layers[layer], self._sheet
+        if sheet.mapping != "reference":
+            return
+        if codes is None:
+            host.scale, host.zero_point = column_scale(self.weights(layer)), np.zeros(host.scale.size)
+        else:
+            some = np.concatenate([c[:: max(1, len(c) // RANGE_VECTORS)] for c in codes])
+            energy = some.astype(np.float32).var(axis=0, dtype=np.float64)
+            host.scale, host.zero_point = best_zero_points(self.weights(layer), energy, sheet)
+        host.common = -host.scale * (host.zero_point + unsubtracted(sheet))
 
     def set_output_range(self, layer: str, partial: NDArray[Any], margin: float = 1.0) -> None:
         """Choose the ADC range for partial sums of one row tile each.
@@ -143,11 +182,6 @@ class Deployment:
             per_code /= sheet.n_levels**n_slices - 1
         host.unit = per_code * host.scale
 
-    def _partial_sums(self, layer: str, x: NDArray[Any]) -> NDArray[np.float32]:
-        """Currents that error-free cells would send to each conversion, in steps (`_ampere_per_step`)."""
-        info = self.chip.layers[layer]
-        return partial_sums(self.codes(layer, x), self.nearest_levels(layer), self._sheet, info.row_tiles)
-
     def _ampere_per_step(self, layer: str) -> float:
         """Current [A] of a weight of 1 driven by one DAC step (by one bit when inputs are bit-serial)."""
         sheet = self._sheet
@@ -160,6 +194,8 @@ class Deployment:
         """Level targets nearest to `weights` (the network's own by default), after scaling."""
         host, sheet = self.layers[layer], self._sheet
         values = (self.weights(layer) if weights is None else weights) / host.scale
+        if host.zero_point is not None:
+            return levels_near(values + host.zero_point, sheet.mapping, sheet.levels)
         n_slices = self.chip.layers[layer].cells_per_weight // 2
         return levels_from_weights(values, sheet.mapping, sheet.levels, n_slices)
 
@@ -228,7 +264,7 @@ class Deployment:
             host_kernels.rescale_rows(reading.T, gain, offset, result)
         else:
             result[:] = reading.astype(np.float32) * gain + offset
-        correction = None if host.n_extra == 0 else host.correction(np.asarray(codes))
+        correction = None if host.n_extra == 0 else host.beside(np.asarray(codes))
         return result if correction is None else result + correction
 
     def execute(self, node: Node, x: NDArray[Any]) -> NDArray[np.float32]:
@@ -254,7 +290,7 @@ class Deployment:
         gain, offset = (host.gain * host.unit).astype(np.float32), host.offset.astype(np.float32)
         by_column = np.ascontiguousarray(reading.T).reshape(n_cols, n_images, positions)
         host_kernels.rescale_maps(by_column, gain, offset, out)
-        correction = host.correction(codes)
+        correction = host.beside(codes)
         if correction is not None:
             out += correction.reshape(n_images, n_cols, positions)
         if rank == 3:
@@ -263,7 +299,7 @@ class Deployment:
 
     @property
     def port(self) -> HostPort:
-        """Where a gate in front of the chip hears which vectors and answers are natural."""
+        """Where a gate in front of the chip learns which vectors and answers are natural."""
         return self._port
 
     def trace(self, images: Any) -> Trace:
@@ -277,7 +313,7 @@ class Deployment:
         return self.network.evaluate(values, target, mapped=self.execute, keep=keep)
 
     def run(self, images: Any, *, progress: Callable[[int], None] | None = None) -> NDArray[np.float32]:
-        """Network outputs (logits) for images, tokens or named arrays; `progress` hears of finished ones."""
+        """Outputs (logits) for images, tokens or named arrays; `progress(n)` follows n more of them."""
         images = self.network.checked(images)
         outputs = []
         for first in range(0, len(images), self.network.batch):
