@@ -297,7 +297,10 @@ class CellsConfig:
         None, "1", "fixed share of the variance of each level; replaces fixed_fraction", "[0, 1]"
     )
     cell_correlation: tuple[tuple[float, ...], ...] | None = setting(
-        None, "1", "correlation of a cell's fixed errors between levels, a matrix; absent: 1 throughout"
+        None,
+        "1",
+        "correlation of a cell's fixed errors between levels, a matrix; absent: 1 throughout",
+        "[-1, 1]",
     )
     iv_alpha: float = setting(
         OPEN, "1/V", "non-linearity of I = G sinh(iv_alpha V) / iv_alpha; 0 is linear", "[0, 200]",
