@@ -8,12 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from finetune.meter import Budget
-from rramsim.cell import CellsConfig, DisturbConfig, FaultsConfig
 from rramsim.checks import InputError, nearest_name
-from rramsim.chip.converters import ConverterConfig
-from rramsim.chip.layout import MappingConfig
-from rramsim.chip.simulated import ChipConfig
-from rramsim.circuit.wiring import WiresConfig
+from rramsim.chip.config import ChipConfig
 from rramsim.config import check_settings, digest, parse, read_toml, setting, to_toml
 
 __all__ = [
@@ -111,33 +107,31 @@ class LifetimeTable:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExperimentConfig:
-    """One experiment; every field is a table of the TOML file, and every table may be left out."""
+class _Head:
+    """What stands first in a file."""
 
     experiment: ExperimentTable = setting(ExperimentTable, "", "what runs, on which images and chips")
-    mapping: MappingConfig = setting(MappingConfig, "", "how weights sit on cells and tiles")
-    converters: ConverterConfig = setting(ConverterConfig, "", "DACs, ADCs and the read pulse")
-    cells: CellsConfig = setting(CellsConfig, "", "levels, programming error, time and noise of cells")
-    faults: FaultsConfig = setting(FaultsConfig, "", "stuck cells")
-    disturb: DisturbConfig = setting(DisturbConfig, "", "read disturbance")
-    wires: WiresConfig | None = setting(None, "", "resistances of lines; absent: ideal lines")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExperimentConfig(ChipConfig, _Head):
+    """One experiment: the settings of a chip (`rramsim.ChipConfig`) and what is done with such chips.
+
+    Every field is a table or a key of the TOML file, and every one may be left out.
+    """
+
     tuning: TuningTable = setting(TuningTable, "", "strategies and their budget")
     lifetime: LifetimeTable = setting(LifetimeTable, "", "evaluations after many reads")
 
     def __post_init__(self) -> None:
-        self.chip_config()
+        super().__post_init__()
         if self.lifetime.reads and not self.disturb.enabled:
             raise InputError("lifetime.reads needs a read-disturb law: set disturb.law, such as 'power'")
 
     def chip_config(self) -> ChipConfig:
         """The kind of chip."""
         return ChipConfig(
-            mapping=self.mapping,
-            converters=self.converters,
-            cells=self.cells,
-            faults=self.faults,
-            disturb=self.disturb,
-            wires=self.wires,
+            **{entry.name: getattr(self, entry.name) for entry in dataclasses.fields(ChipConfig)}
         )
 
     @property
@@ -182,9 +176,9 @@ def load_experiment(path: str | Path) -> ExperimentConfig:
 
 def experiment_from(table: dict[str, Any], path: Path) -> ExperimentConfig:
     """Check a parsed TOML file; messages begin with its path."""
-    known = [entry.name for entry in dataclasses.fields(ExperimentConfig)]
+    known = {entry.name: not entry.metadata["span"] for entry in dataclasses.fields(ExperimentConfig)}
     for key, value in table.items():
-        if key in known and not isinstance(value, dict):
+        if known.get(key) and not isinstance(value, dict):
             raise InputError(f"{path}: {key} must be a table [{key}], got {value!r}")
         if key not in known:
             raise InputError(f"{path}: unknown table or key {key!r}; {nearest_name(key, known)}")

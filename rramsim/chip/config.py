@@ -60,3 +60,22 @@ class ChipConfig:
                 f"wires.alpha must be 0 on a chip, got {self.wires.alpha:g} 1/V: the law of a chip's cells "
                 "is cells.iv_alpha"
             )
+        if self.mapping.placement == "packed" and self.disturb.enabled:
+            raise InputError(
+                "placement 'packed' needs disturb.law 'none' or mode 'off': reads of one layer would stress "
+                "others on the same word lines, which is not modelled; choose placement 'full'"
+            )
+        if self.cells.iv_alpha and self.wires is not None and self.mapping.unused == "floating":
+            raise InputError("unused = 'floating' needs linear cells (iv_alpha = 0) where lines are wires")
+        errors = self.converters.errors
+        if self.disturb.enabled and errors is not None and (errors.dac_inl or errors.dac_dnl):
+            raise InputError(
+                "disturb needs even DAC steps: set converters.errors.dac_inl and dac_dnl to 0; a histogram "
+                "of codes stands for the voltages of reads"
+            )
+
+    @property
+    def noisy_reads(self) -> bool:
+        """Whether conductances fluctuate from read to read."""
+        telegraph = self.cells.telegraph
+        return self.cells.read_noise.enabled or (telegraph.fraction > 0.0 and telegraph.lifetime == 0.0)
