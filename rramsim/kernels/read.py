@@ -35,8 +35,38 @@ _MASK = np.uint64(4095)
 _12, _24, _36 = np.uint64(12), np.uint64(24), np.uint64(36)
 
 
+class Terms(NamedTuple):
+    """Further products of non-linear cells on wires (`rramsim.circuit.expansion`); empty for other arrays.
+
+    cubic, plus_gain, plus_drop, minus_gain, minus_drop : float32, flat, of `pack_weights`
+        A channel's current is further p @ cubic + (c @ plus_gain) (v @ plus_drop)
+        - (c @ minus_gain) (v @ minus_drop); the last two empty where channels are single lines.
+    """
+
+    cubic: np.ndarray
+    plus_gain: np.ndarray
+    plus_drop: np.ndarray
+    minus_gain: np.ndarray
+    minus_drop: np.ndarray
+
+
+class Curves(NamedTuple):
+    """The law of non-linear cells at every drive, drive d at index d + zero; empty for linear cells.
+
+    bend : float32
+        Cell current over conductance, in DAC steps: replaces the drive where lines are ideal.
+    cubic, steep : float32
+        p(v) in DAC steps, and c(v), of `rramsim.circuit.expansion`.
+    """
+
+    bend: np.ndarray
+    cubic: np.ndarray
+    steep: np.ndarray
+    zero: int
+
+
 class Matrices(NamedTuple):
-    """What the arrays of a linear layer hold.
+    """What the arrays of a layer hold.
 
     weights, variances, references : float32, flat, of `pack_weights`
         Effective channel conductance, read-noise variance of the channel's own cells, and that of
@@ -217,7 +247,8 @@ def _convert_block(
 
 @njit(cache=True, error_model="numpy")
 def _noisy_product(
-    weights, noisy, block, rows, planes, squares, offsets, source, count, top, bottom, variances, key, first,
+    weights, terms, noisy, block, rows, planes, curved, squares, offsets, source, count, top, bottom,
+    variances, key, first,
     counter, table, coupling, shared, work, out,
 ):  # fmt: skip
     """Currents of a block of channels at `count` positions with the noise of their own cells."""
@@ -226,6 +257,8 @@ def _noisy_product(
     wired = coupling.size > 0
     if weights.size > 0:
         multiply_block(out, width, count, weights, block, planes, source, offsets, top, bottom)
+        if terms.cubic.size > 0:
+            _add_terms(terms, block, planes, curved, offsets, source, count, top, bottom, work, out)
     if noisy:
         multiply_block(spread, width, count, variances, block, squares, source, offsets, top, bottom)
         for r in range(0, rows, GROUP):
@@ -243,9 +276,61 @@ def _noisy_product(
 
 
 @njit(cache=True, error_model="numpy")
+def _add_terms(terms, block, planes, curved, offsets, source, count, top, bottom, work, out):
+    """Add what non-linear cells on wires draw beyond the linear product; `curved` holds planes of p and c."""
+    width = wide_pitch(count)
+    first, second = work
+    cubic, steep = curved
+    multiply_block(first, width, count, terms.cubic, block, cubic, source, offsets, top, bottom)
+    _add(out, first)
+    multiply_block(first, width, count, terms.plus_gain, block, steep, source, offsets, top, bottom)
+    multiply_block(second, width, count, terms.plus_drop, block, planes, source, offsets, top, bottom)
+    _add_product(out, first, second, np.float32(1.0))
+    if terms.minus_gain.size > 0:
+        multiply_block(first, width, count, terms.minus_gain, block, steep, source, offsets, top, bottom)
+        multiply_block(second, width, count, terms.minus_drop, block, planes, source, offsets, top, bottom)
+        _add_product(out, first, second, np.float32(-1.0))
+
+
+@njit(cache=True, error_model="numpy")
+def _add(out, values):
+    for n in range(out.size):
+        out[n] += values[n]
+
+
+@njit(cache=True, error_model="numpy")
+def _add_product(out, first, second, sign):
+    for n in range(out.size):
+        out[n] += sign * first[n] * second[n]
+
+
+@njit(cache=True, error_model="numpy")
+def _look_up(curve, zero, drive, out):
+    """out = curve at an integer drive; `out` may be `drive`. Places that hold no drive give any value."""
+    for n in range(out.size):
+        out[n] = curve[min(max(np.int64(drive[n]) + zero, 0), curve.size - 1)]
+
+
+@njit(cache=True, error_model="numpy")
+def _bend(curves, planes, curved, squares):
+    """Turn planes of drive into what the cells' law makes of it, and fill those of squared currents."""
+    cubic, steep = curved
+    if cubic.size > 0:
+        _look_up(curves.cubic, curves.zero, planes, cubic)
+        _look_up(curves.steep, curves.zero, planes, steep)
+        for n in range(squares.size):
+            current = planes[n] + cubic[n]
+            squares[n] = current * current
+        return
+    if curves.bend.size > 0:
+        _look_up(curves.bend, curves.zero, planes, planes)
+    _square(planes, squares)
+
+
+@njit(cache=True, error_model="numpy")
 def _read_positions(
-    planes, squares, offsets, source, count, matrices, conversion, index, first, total, saturated, base,
-    out_pitch, tile_step, work,
+    planes, curved, squares, offsets, source, count, matrices, terms, conversion, index, first, total,
+    saturated, base, out_pitch, tile_step, work,
 ):  # fmt: skip
     """One pass over `count` positions of planes: product, noise, conversion of every tile.
 
@@ -270,7 +355,8 @@ def _read_positions(
             here = common[at : at + CHANNELS * width]
             here[:] = 0.0
             _noisy_product(
-                matrices.weights[:0], True, block, CHANNELS, planes, squares, offsets, source, count,
+                matrices.weights[:0], terms, True, block, CHANNELS, planes, curved, squares, offsets,
+                source, count,
                 conversion.tiles[t, 0], conversion.tiles[t, 1], matrices.references, conversion.read_key,
                 first, 2 * (t * n_passes + index) + 1, table,
                 matrices.reference_coupling[t] if wired else nothing, sums, (spread, normal), here,
@@ -280,7 +366,8 @@ def _read_positions(
         for t in range(n_tiles):
             counter = t * n_passes + index
             _noisy_product(
-                matrices.weights, noisy, block, rows, planes, squares, offsets, source, count,
+                matrices.weights, terms, noisy, block, rows, planes, curved, squares, offsets,
+                source, count,
                 conversion.tiles[t, 0], conversion.tiles[t, 1], matrices.variances, conversion.read_key,
                 first, 2 * counter, table, matrices.coupling[t] if wired else nothing,
                 shared[t * SHARED * width : (t + 1) * SHARED * width], (spread, normal), current,
@@ -338,14 +425,14 @@ def _square(values, out):
 
 
 @njit(cache=True, parallel=True, error_model="numpy")
-def read_rows(codes, begin, end, matrices, conversion, n_threads, total, saturated):
+def read_rows(codes, begin, end, matrices, terms, conversion, curves, n_threads, total, saturated):
     """Read vectors begin..end of a matrix of codes.
 
     Parameters
     ----------
     codes : integer (n_vectors, n_rows)
-    matrices : Matrices
-    conversion : Conversion
+    matrices, terms : Matrices, Terms
+    conversion, curves : Conversion, Curves
     n_threads : int
         Runs of vectors (of images) with buffers of their own.
     total : int32 or int64 (n_row_tiles or 1, n_out, n_vectors)
@@ -366,6 +453,8 @@ def read_rows(codes, begin, end, matrices, conversion, n_threads, total, saturat
         turned = np.zeros(0 if plain else n_rows * pitch, dtype=np.int32)
         drive = np.zeros(n_rows * pitch, dtype=np.float32)
         squares = np.empty(drive.size if noisy else 0, dtype=np.float32)
+        n_curved = drive.size if terms.cubic.size > 0 else 0
+        curved = (np.zeros(n_curved, dtype=np.float32), np.zeros(n_curved, dtype=np.float32))
         work = _workspace(pitch, matrices.n_references, conversion.tiles.shape[0])
         for chunk in range(part * n_chunks // n_parts, (part + 1) * n_chunks // n_parts):
             start = begin + chunk * ROWS_AT_ONCE
@@ -377,15 +466,15 @@ def read_rows(codes, begin, end, matrices, conversion, n_threads, total, saturat
             for p in range(conversion.passes.shape[0]):
                 if not plain:
                     _drive(turned, conversion.passes[p, 0], conversion.passes[p, 1], drive)
-                _square(drive, squares)
+                _bend(curves, drive, curved, squares)
                 _read_positions(
-                    drive, squares, offsets, 0, count, matrices, conversion, p,
+                    drive, curved, squares, offsets, 0, count, matrices, terms, conversion, p,
                     conversion.first_vector + start, sums, marks, start, n_vectors, tile_step, work,
                 )  # fmt: skip
 
 
 @njit(cache=True, parallel=True, error_model="numpy")
-def read_maps(maps, begin, end, geometry, matrices, conversion, n_threads, total, saturated):
+def read_maps(maps, begin, end, geometry, matrices, terms, conversion, curves, n_threads, total, saturated):
     """Read every window of images begin..end of integer maps (n_images, c, h, w); see `read_rows`."""
     n_images, n_maps, height, width = maps.shape
     positions = geometry.out_h * geometry.out_w
@@ -401,18 +490,20 @@ def read_maps(maps, begin, end, geometry, matrices, conversion, n_threads, total
         drive = np.empty((n_maps, height, width), dtype=np.float32)
         planes = np.zeros(n_source, dtype=np.float32)
         squares = np.empty(n_source if noisy else 0, dtype=np.float32)
+        n_curved = n_source if terms.cubic.size > 0 else 0
+        curved = (np.zeros(n_curved, dtype=np.float32), np.zeros(n_curved, dtype=np.float32))
         work = _workspace(at_once, matrices.n_references, conversion.tiles.shape[0])
         for image in range(begin + part * n_here // n_parts, begin + (part + 1) * n_here // n_parts):
             for p in range(conversion.passes.shape[0]):
                 bit, sign = conversion.passes[p, 0], conversion.passes[p, 1]
                 _drive(maps[image].reshape(-1), bit, sign, drive.reshape(-1))
                 fill_planes(drive, geometry, planes)
-                _square(planes, squares)
+                _bend(curves, planes, curved, squares)
                 for source in range(0, positions, at_once):
                     start = image * positions + source
                     _read_positions(
-                        planes, squares, offsets, source, min(at_once, positions - source), matrices,
-                        conversion, p, conversion.first_vector + start, sums, marks, start, n_vectors,
+                        planes, curved, squares, offsets, source, min(at_once, positions - source), matrices,
+                        terms, conversion, p, conversion.first_vector + start, sums, marks, start, n_vectors,
                         tile_step, work,
                     )  # fmt: skip
 
