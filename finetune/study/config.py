@@ -36,6 +36,9 @@ class ExperimentTable:
     )
     dataset: str = setting("fashion_mnist", "", "name or path of a data set")
     network: str = setting("resnet8_fashion", "", "shipped teacher, or the path of a network file")
+    digital: tuple[str, ...] | None = setting(
+        None, "", "mapped nodes that are computed at the host instead, exactly", default_text="none"
+    )
     n_calibration: int = setting(256, "1", "unlabelled images that the tuner may use", "[2, inf)")
     n_test: int | None = setting(
         None, "1", "number of test images, the first ones", "[1, inf)", default_text="all"

@@ -107,7 +107,9 @@ class ChipLayer:
         self.advance()
         report = self.array.write(layout.on_word_lines(line_levels), layout.on_word_lines(line_mask))
         costs = self.costs
-        costs.cell_writes += int(report.n_cells)
+        n_references = layout.n_copies * int(line_mask[:, layout.reference_lines].sum())
+        costs.cell_writes += int(report.n_cells) - n_references
+        costs.reference_writes += n_references
         costs.pulses += int(report.n_pulses)
         costs.max_cycles = int(self.array.cells.write_count.max())
         costs.seconds += report.seconds or 0.0

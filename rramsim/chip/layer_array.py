@@ -387,7 +387,7 @@ class LayerArray:
                 g = np.asarray(self.cells.read_mean()[first:last, left:right], dtype=np.float64)
                 response = np.sinh(self.alpha * driven) / self.alpha if self.alpha else driven
                 lines[:, left:right] = response @ g
-                if draws is not None:
+                if draws is not None and sigma is not None:
                     spread = np.sqrt(response**2 @ np.square(sigma[first:last, left:right], dtype=np.float64))
                     lines[:, left:right] += spread * draws[:, left:right]
                 continue

@@ -37,7 +37,7 @@ class SimulatedChip:
     config : ChipConfig
         The kind of chip.
     shapes : mapping of str to (n_rows, n_cols)
-        Layers in network order; see `rramsim.Deployment.shapes`.
+        Layers in network order; see `rramsim.layer_shapes`.
     seed, chip : int
         Together they name the individual: the same pair has the same cells.
     """
@@ -115,6 +115,7 @@ class SimulatedChip:
             tile_cols=mapping.tile_cols,
             t_read=converters.t_read,
             input_mode=converters.input_mode,
+            drive=converters.drive,
             adc_per_line=converters.adc_per_line,
             error_law=cells.law,
         )
