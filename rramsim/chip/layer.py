@@ -22,10 +22,11 @@ from rramsim.chip.drive import Drive, drive_matrix
 from rramsim.chip.layer_array import LayerArray
 from rramsim.chip.layout import TileLayout
 from rramsim.chip.mismatch import DAC_FRACTION, Mismatch
+from rramsim.chip.nonlinear import law_curves
 from rramsim.chip.placement import Place
 from rramsim.chip.variation import Variation
-from rramsim.circuit.expansion import bent
 from rramsim.kernels import read as read_kernels
+from rramsim.kernels.curved import Curves
 from rramsim.kernels.windows import Geometry
 from rramsim.streams import Cause, key, normal_table, text_key
 
@@ -245,19 +246,12 @@ class ChipLayer:
         """Whether matrix products answer a read; a law's table of all drives must fit in memory."""
         return self.array.by_products and (self.array.linear or self.converters.dac_bits <= TABLE_BITS)
 
-    def _curves(self) -> read_kernels.Curves:
+    def _curves(self) -> Curves:
         """The cells' law at every drive of one pass."""
-        none, alpha = np.empty(0, dtype=np.float32), self.array.alpha
-        if alpha == 0.0 or self.converters.dac_bits > TABLE_BITS:
-            return read_kernels.Curves(none, none, none, 0)
         largest = 1 if self.converters.input_mode == "bit_serial" else self.drive.code_high
-        v = np.arange(-largest, largest + 1, dtype=np.float64) * self.drive.v_lsb
-        if not self.array.wired:
-            bend = np.sinh(alpha * v) / (alpha * self.drive.v_lsb)
-            return read_kernels.Curves(bend.astype(np.float32), none, none, largest)
-        cubic, steep = bent(v, alpha)
-        cubic = (cubic / self.drive.v_lsb).astype(np.float32)
-        return read_kernels.Curves(none, cubic, steep.astype(np.float32), largest)
+        tabled = self.converters.dac_bits <= TABLE_BITS
+        alpha = self.array.alpha if tabled else 0.0
+        return law_curves(alpha, largest, self.drive.v_lsb, self.array.wired)
 
     def _scales(self) -> NDArray[np.int64]:
         """Digital weight of each channel of a column in each pass."""

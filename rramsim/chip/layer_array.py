@@ -16,12 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rramsim.cell import CellArray, WriteReport
-from rramsim.chip.layout import TileLayout
+from rramsim.chip.layout import TileLayout, line_index
+from rramsim.chip.nonlinear import pack_terms
 from rramsim.chip.placement import Place
 from rramsim.chip.tiles import Block, Tile, bring_up
 from rramsim.circuit.expansion import Expansion
 from rramsim.kernels.convolution import pack_weights
-from rramsim.kernels.read import SHARED, Matrices, Terms
+from rramsim.kernels.curved import Terms
+from rramsim.kernels.read import SHARED, Matrices
 
 __all__ = ["LayerArray", "refresh_all"]
 
@@ -72,8 +74,8 @@ class LayerArray:
         if layout.reference_lines.size:
             plus, minus = layout.line_of, layout.reference_of[:, None]
         self.n_channels = (layout.line_of if per_line else plus).size  # conversions per row tile
-        self._plus = _columns((layout.line_of if per_line else plus).ravel())
-        self._minus = None if per_line else _columns(minus.ravel())
+        self._plus = line_index((layout.line_of if per_line else plus).ravel())
+        self._minus = None if per_line else line_index(minus.ravel())
         self.blocks: list[Block] = []  # with wires: one for each of `tiles()`
         self.on_tiles: list[Tile] = []
         self._effective: NDArray[np.float32] = np.empty(cells.shape, dtype=np.float32)
@@ -368,23 +370,10 @@ class LayerArray:
                 n_channels=self.n_channels,
                 n_references=0 if references is None else references.shape[1],
             )
-            self._packed = (matrices, self._packed_terms())
+            terms = () if self.linear or not self.wired else self._terms
+            over_copies = [self.layout.over_copies(matrix) for matrix in terms]
+            self._packed = (matrices, pack_terms(over_copies, self._plus, self._minus))
         return self._packed
-
-    def _packed_terms(self) -> Terms:
-        none = np.empty(0, dtype=np.float32)
-        if self.linear or not self.wired:
-            return Terms(none, none, none, none, none)
-        cubic, gain, drop = (self.layout.over_copies(terms) for terms in self._terms)
-
-        def packed(lines: NDArray[np.float32], columns: Any) -> NDArray[np.float32]:
-            return pack_weights(np.ascontiguousarray(lines[:, columns]))
-
-        plus = packed(gain, self._plus), packed(drop, self._plus)
-        if self._minus is None:
-            return Terms(packed(cubic, self._plus), *plus, none, none)
-        minus = packed(gain, self._minus), packed(drop, self._minus)
-        return Terms(pack_weights(cubic[:, self._plus] - cubic[:, self._minus]), *plus, *minus)
 
     # -- currents of non-linear cells -----------------------------------------------------------
 
@@ -505,11 +494,3 @@ def refresh_all(arrays: list[LayerArray]) -> None:
     bring_up(tile for a in arrays if a.solved_once and a.stale for tile in a.on_tiles)
     for a in arrays:
         a.refresh()
-
-
-def _columns(lines: NDArray[np.int64]) -> Any:
-    """Index of the given columns; a slice where they are evenly spaced, which reads much faster."""
-    steps = np.unique(np.diff(lines))
-    if steps.size != 1 or steps[0] <= 0:
-        return lines
-    return slice(int(lines[0]), int(lines[-1]) + 1, int(steps[0]))

@@ -24,6 +24,7 @@ from rramsim.kernels.convolution import (
     wide_pitch,
 )
 from rramsim.kernels.counter import mix64
+from rramsim.kernels.curved import add_terms, bend
 from rramsim.kernels.read_simd import LANES, convert_lanes, turn
 
 ROWS_AT_ONCE = 128  # vectors laid out at a time by `read_rows`: a tile's drive stays in the cache
@@ -33,36 +34,6 @@ SHARED = 3  # products of a tile's two sums of drive: upper^2, upper x lower, lo
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MASK = np.uint64(4095)
 _12, _24, _36 = np.uint64(12), np.uint64(24), np.uint64(36)
-
-
-class Terms(NamedTuple):
-    """Further products of non-linear cells on wires (`rramsim.circuit.expansion`); empty for other arrays.
-
-    cubic, plus_gain, plus_drop, minus_gain, minus_drop : float32, flat, of `pack_weights`
-        A channel's current is further p @ cubic + (c @ plus_gain) (v @ plus_drop)
-        - (c @ minus_gain) (v @ minus_drop); the last two empty where channels are single lines.
-    """
-
-    cubic: np.ndarray
-    plus_gain: np.ndarray
-    plus_drop: np.ndarray
-    minus_gain: np.ndarray
-    minus_drop: np.ndarray
-
-
-class Curves(NamedTuple):
-    """The law of non-linear cells at every drive, drive d at index d + zero; empty for linear cells.
-
-    bend : float32
-        Cell current over conductance, in DAC steps: replaces the drive where lines are ideal.
-    cubic, steep : float32
-        p(v) in DAC steps, and c(v), of `rramsim.circuit.expansion`.
-    """
-
-    bend: np.ndarray
-    cubic: np.ndarray
-    steep: np.ndarray
-    zero: int
 
 
 class Matrices(NamedTuple):
@@ -258,7 +229,7 @@ def _noisy_product(
     if weights.size > 0:
         multiply_block(out, width, count, weights, block, planes, source, offsets, top, bottom)
         if terms.cubic.size > 0:
-            _add_terms(terms, block, planes, curved, offsets, source, count, top, bottom, work, out)
+            add_terms(terms, block, planes, curved, offsets, source, count, top, bottom, work, out)
     if noisy:
         multiply_block(spread, width, count, variances, block, squares, source, offsets, top, bottom)
         for r in range(0, rows, GROUP):
@@ -273,58 +244,6 @@ def _noisy_product(
                     out[here], spread[here], normal[k * width :], shared, width,
                     coupling[0, c], coupling[1, c], coupling[2, c],
                 )  # fmt: skip
-
-
-@njit(cache=True, error_model="numpy")
-def _add_terms(terms, block, planes, curved, offsets, source, count, top, bottom, work, out):
-    """Add what non-linear cells on wires draw beyond the linear product; `curved` holds planes of p and c."""
-    width = wide_pitch(count)
-    first, second = work
-    cubic, steep = curved
-    multiply_block(first, width, count, terms.cubic, block, cubic, source, offsets, top, bottom)
-    _add(out, first)
-    multiply_block(first, width, count, terms.plus_gain, block, steep, source, offsets, top, bottom)
-    multiply_block(second, width, count, terms.plus_drop, block, planes, source, offsets, top, bottom)
-    _add_product(out, first, second, np.float32(1.0))
-    if terms.minus_gain.size > 0:
-        multiply_block(first, width, count, terms.minus_gain, block, steep, source, offsets, top, bottom)
-        multiply_block(second, width, count, terms.minus_drop, block, planes, source, offsets, top, bottom)
-        _add_product(out, first, second, np.float32(-1.0))
-
-
-@njit(cache=True, error_model="numpy")
-def _add(out, values):
-    for n in range(out.size):
-        out[n] += values[n]
-
-
-@njit(cache=True, error_model="numpy")
-def _add_product(out, first, second, sign):
-    for n in range(out.size):
-        out[n] += sign * first[n] * second[n]
-
-
-@njit(cache=True, error_model="numpy")
-def _look_up(curve, zero, drive, out):
-    """out = curve at an integer drive; `out` may be `drive`. Places that hold no drive give any value."""
-    for n in range(out.size):
-        out[n] = curve[min(max(np.int64(drive[n]) + zero, 0), curve.size - 1)]
-
-
-@njit(cache=True, error_model="numpy")
-def _bend(curves, planes, curved, squares):
-    """Turn planes of drive into what the cells' law makes of it, and fill those of squared currents."""
-    cubic, steep = curved
-    if cubic.size > 0:
-        _look_up(curves.cubic, curves.zero, planes, cubic)
-        _look_up(curves.steep, curves.zero, planes, steep)
-        for n in range(squares.size):
-            current = planes[n] + cubic[n]
-            squares[n] = current * current
-        return
-    if curves.bend.size > 0:
-        _look_up(curves.bend, curves.zero, planes, planes)
-    _square(planes, squares)
 
 
 @njit(cache=True, error_model="numpy")
@@ -418,12 +337,6 @@ def _drive(codes, bit, sign, drive):
             drive[i] = max(drive[i] * factor, np.float32(0.0))
 
 
-@njit(cache=True, error_model="numpy")
-def _square(values, out):
-    for i in range(out.size):
-        out[i] = values[i] * values[i]
-
-
 @njit(cache=True, parallel=True, error_model="numpy")
 def read_rows(codes, begin, end, matrices, terms, conversion, curves, n_threads, total, saturated):
     """Read vectors begin..end of a matrix of codes.
@@ -466,7 +379,7 @@ def read_rows(codes, begin, end, matrices, terms, conversion, curves, n_threads,
             for p in range(conversion.passes.shape[0]):
                 if not plain:
                     _drive(turned, conversion.passes[p, 0], conversion.passes[p, 1], drive)
-                _bend(curves, drive, curved, squares)
+                bend(curves, drive, curved, squares)
                 _read_positions(
                     drive, curved, squares, offsets, 0, count, matrices, terms, conversion, p,
                     conversion.first_vector + start, sums, marks, start, n_vectors, tile_step, work,
@@ -498,7 +411,7 @@ def read_maps(maps, begin, end, geometry, matrices, terms, conversion, curves, n
                 bit, sign = conversion.passes[p, 0], conversion.passes[p, 1]
                 _drive(maps[image].reshape(-1), bit, sign, drive.reshape(-1))
                 fill_planes(drive, geometry, planes)
-                _bend(curves, planes, curved, squares)
+                bend(curves, planes, curved, squares)
                 for source in range(0, positions, at_once):
                     start = image * positions + source
                     _read_positions(
