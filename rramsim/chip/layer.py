@@ -12,7 +12,7 @@ from numba import get_num_threads
 from numpy.typing import NDArray
 
 from rramsim.blackbox.codes import adc_code_max
-from rramsim.blackbox.mapping import conductance_unit, reference_level
+from rramsim.blackbox.mapping import conductance_unit
 from rramsim.blackbox.protocol import LayerCosts, LayerInfo, Reading
 from rramsim.blackbox.windows import WindowCodes
 from rramsim.cell import CellArray
@@ -75,7 +75,7 @@ class ChipLayer:
         cells = CellArray(
             shape, config.cells, config.faults, config.disturb, seed=seed, keys=self._keys, variation=shared
         )
-        self.array = LayerArray(layout, cells, per_line=converters.adc_per_line)
+        self.array = LayerArray(layout, cells, per_line=converters.adc_per_line or mapping.single_lines)
         self.mismatch = Mismatch(converters, layout, self.array.n_channels, seed, self._keys)
         gain = self.mismatch.driver_gain()
         if dead_word is not None and dead_word.any():
@@ -102,6 +102,7 @@ class ChipLayer:
         self.costs = LayerCosts(weight_cells=self.n_weight_cells)
         self.reference_written = False
         self.n_levels = len(levels)
+        self.reference_level = mapping.level_of_reference(len(levels))
         self._settings: tuple[Any, ...] = ()
         powers = self.n_levels ** np.arange(mapping.slices, dtype=np.int64)[::-1]
         self._weights = np.stack([powers, -powers], axis=1).ravel() if converters.adc_per_line else powers
@@ -123,7 +124,7 @@ class ChipLayer:
         line_levels[:, layout.line_of] = levels
         line_mask[:, layout.line_of] = mask
         if layout.reference_lines.size and not self.reference_written:
-            line_levels[:, layout.reference_lines] = reference_level(self.n_levels)
+            line_levels[:, layout.reference_lines] = self.reference_level
             line_mask[:, layout.reference_lines] = True
             self.reference_written = True
         self.advance()

@@ -122,6 +122,8 @@ class SimulatedChip:
         cells, converters, mapping = self.config.cells, self.config.converters, self.config.mapping
         return Datasheet(
             mapping=mapping.kind,
+            reference=mapping.reference,
+            reference_level=mapping.level_of_reference(len(self._levels)),
             n_levels=len(self._levels),
             levels=self._levels,
             v_read=converters.v_read,
