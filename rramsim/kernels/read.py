@@ -130,19 +130,26 @@ def _share_drive(planes, offsets, source, count, top, bottom, width, shared):
     upper[:] = 0.0
     lower[:] = 0.0
     middle = (top + bottom) // 2
-    for i in range(top, middle):
-        _accumulate(upper[:count], planes[offsets[i] + source :])
-    for i in range(middle, bottom):
-        _accumulate(lower[:count], planes[offsets[i] + source :])
+    _accumulate(upper[:count], planes, offsets, source, top, middle)
+    _accumulate(lower[:count], planes, offsets, source, middle, bottom)
     for n in range(count):
         a, b = upper[n], lower[n]
         upper[n], both[n], lower[n] = a * a, a * b, b * b
 
 
 @njit(cache=True, error_model="numpy")
-def _accumulate(total, values):
-    for n in range(total.size):
-        total[n] += values[n]
+def _accumulate(total, planes, offsets, source, first, last):
+    """Add the drive of word lines first..last, four at a time: the sums are loaded and stored less often."""
+    whole = first + (last - first) // 4 * 4
+    for i in range(first, whole, 4):
+        a, b = planes[offsets[i] + source :], planes[offsets[i + 1] + source :]
+        c, d = planes[offsets[i + 2] + source :], planes[offsets[i + 3] + source :]
+        for n in range(total.size):
+            total[n] += (a[n] + b[n]) + (c[n] + d[n])
+    for i in range(whole, last):
+        a = planes[offsets[i] + source :]
+        for n in range(total.size):
+            total[n] += a[n]
 
 
 @njit(cache=True, error_model="numpy")
@@ -179,6 +186,24 @@ def _convert(current, at, noise, noise_at, count, gain, sigma, limit, weight, ou
 
 
 @njit(cache=True, error_model="numpy")
+def _convert_each(
+    current, pitch, count, first_channel, rows, conversion, counter, scale, noise, total, saturated, base,
+    out_pitch,
+):  # fmt: skip
+    """Convert `rows` channels from `first_channel` on, each by an ADC with errors of its own."""
+    n_slices, tile = scale.size, counter // conversion.passes.shape[0]
+    sigma, limit = np.float32(conversion.sigma), np.float32(conversion.code_max)
+    for r in range(rows):
+        c = first_channel + r
+        gain = np.float32(conversion.gain) * conversion.adc_gain[tile, c]
+        edges = conversion.adc_edges[tile, c] if conversion.adc_edges.size > 0 else conversion.table[:0]
+        _convert_imperfect(
+            current, r * pitch, noise, r * pitch, count, gain, conversion.adc_offset[tile, c], sigma, limit,
+            edges, scale[c % n_slices], total, base + c // n_slices * out_pitch, saturated,
+        )  # fmt: skip
+
+
+@njit(cache=True, error_model="numpy")
 def _convert_block(
     current, pitch, count, block, n_channels, conversion, first, counter, scale, noise, total, saturated,
     base, out_pitch,
@@ -198,21 +223,18 @@ def _convert_block(
             _normals(
                 conversion.adc_key, first, counter, group, conversion.table, noise[r * pitch :], pitch, count
             )
-    ideal, tile = conversion.adc_gain.size == 0, counter // conversion.passes.shape[0]
+    if conversion.adc_gain.size > 0:
+        _convert_each(
+            current, pitch, count, block * CHANNELS, rows, conversion, counter, scale, noise, total,
+            saturated, base, out_pitch,
+        )  # fmt: skip
+        return
     for r in range(rows):
         c = block * CHANNELS + r
-        if ideal:
-            _convert(
-                current, r * pitch, noise, r * pitch, count, gain, sigma, limit, scale[c % n_slices], total,
-                base + c // n_slices * out_pitch, saturated,
-            )  # fmt: skip
-        else:
-            own, offset = gain * conversion.adc_gain[tile, c], conversion.adc_offset[tile, c]
-            edges = conversion.adc_edges[tile, c] if conversion.adc_edges.size > 0 else conversion.table[:0]
-            _convert_imperfect(
-                current, r * pitch, noise, r * pitch, count, own, offset, sigma, limit, edges,
-                scale[c % n_slices], total, base + c // n_slices * out_pitch, saturated,
-            )  # fmt: skip
+        _convert(
+            current, r * pitch, noise, r * pitch, count, gain, sigma, limit, scale[c % n_slices], total,
+            base + c // n_slices * out_pitch, saturated,
+        )  # fmt: skip
 
 
 @njit(cache=True, error_model="numpy")
