@@ -28,6 +28,7 @@ __all__ = [
     "levels_from_weights",
     "levels_near",
     "unsubtracted",
+    "weights_from_conductances",
     "weights_from_levels",
     "zero_points",
 ]
@@ -110,6 +111,12 @@ def conversion_weights(
     ndarray, shape (n_rows, n_cols, n_slices), or (n_rows, n_cols, cells_per_weight) `per_line`
     """
     g = np.asarray(levels, dtype=np.float64)[np.asarray(target_levels)]
+    return _contributions(g, kind, levels, per_line)
+
+
+def _contributions(
+    g: NDArray[np.float64], kind: str, levels: Sequence[float], per_line: bool = False
+) -> NDArray[np.float64]:
     unit = conductance_unit(kind, levels)
     if per_line:
         return g / unit
@@ -122,7 +129,22 @@ def weights_from_levels(
     target_levels: NDArray[Any], kind: str, levels: Sequence[float]
 ) -> NDArray[np.float64]:
     """Normalised weights that error-free cells would hold, shape (n_rows, n_cols)."""
-    channels = conversion_weights(target_levels, kind, levels)
+    return _joined(conversion_weights(target_levels, kind, levels), kind, levels)
+
+
+def weights_from_conductances(
+    conductances: NDArray[Any], kind: str, levels: Sequence[float]
+) -> NDArray[np.float64]:
+    """Normalised weights that cells of these conductances [S] hold, shape (n_rows, n_cols).
+
+    Parameters
+    ----------
+    conductances : ndarray, shape (n_rows, n_cols, cells_per_weight)
+    """
+    return _joined(_contributions(np.asarray(conductances, dtype=np.float64), kind, levels), kind, levels)
+
+
+def _joined(channels: NDArray[np.float64], kind: str, levels: Sequence[float]) -> NDArray[np.float64]:
     if kind != "sliced":
         return channels[:, :, 0]
     n_slices = channels.shape[2]

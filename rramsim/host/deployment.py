@@ -19,6 +19,7 @@ from rramsim.blackbox.mapping import (
     levels_from_weights,
     levels_near,
     unsubtracted,
+    weights_from_conductances,
     weights_from_levels,
     zero_points as best_zero_points,
 )
@@ -85,10 +86,25 @@ class Deployment:
 
     # -- mapping ------------------------------------------------------------------------------
 
-    def weights(self, layer: str) -> NDArray[np.float32]:
-        """The network's own weights of a layer, shape (n_rows, n_cols)."""
+    def weights(self, layer: str, *, realised: bool = False) -> NDArray[np.float32]:
+        """The network's own weights of a layer, shape (n_rows, n_cols).
+
+        `realised` gives those that the cells of a simulated chip hold now, in the same units, before the
+        host's gains and corrections: errors, drift and stuck cells included, wires and converters not. A
+        reference line counts as error-free. A real chip, or one behind a gate, does not tell.
+        """
         host = self.layers[layer]
-        return windows.matrices(self.network.node(host.node))[host.group]
+        if not realised:
+            return windows.matrices(self.network.node(host.node))[host.group]
+        conductances = getattr(self.chip, "conductances", None)
+        if conductances is None:
+            raise InputError(
+                "weights(realised=True) needs a simulated chip; a black box shows no conductance"
+            )
+        sheet = self._sheet
+        normalised = weights_from_conductances(conductances(layer), sheet.mapping, sheet.levels)
+        zero = 0.0 if host.zero_point is None else host.zero_point
+        return ((normalised - zero) * host.scale).astype(np.float32)
 
     def map(
         self, images: Any, *, program: bool = True, margin: float = 1.0, zero_points: bool = True
