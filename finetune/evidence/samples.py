@@ -72,7 +72,7 @@ class Samples:
         n = len(self.picks)
         self.gram = (self.x.T @ self.x).astype(np.float64) / n
         self.ideal = work.weights / host.scale
-        target = work.target[self.picks] / (host.scale * host.x_step).astype(np.float32)
+        target: Any = work.target[self.picks] / (host.scale * host.x_step).astype(np.float32)
         variance = target.var(axis=0, dtype=np.float64)
         if host.zero_point is not None:
             self.ideal = self.ideal + host.zero_point

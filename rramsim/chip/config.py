@@ -38,6 +38,9 @@ class ChipConfig:
     state_tolerance: float = setting(
         1e-3, "1", "output error over full scale that makes a wired tile be solved again", "[0, inf)"
     )
+    nonlinear_tolerance: float = setting(
+        2e-3, "1", "output error over full scale up to which products stand for Newton's method", "[0, inf)"
+    )
 
     def __post_init__(self) -> None:
         check_settings(self)

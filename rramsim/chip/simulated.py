@@ -109,6 +109,9 @@ class SimulatedChip:
                     dead=None if variation is None else variation.dead(number),
                     noisy=config.noisy_reads,
                     tolerance=config.state_tolerance,
+                    alpha=config.cells.iv_alpha,
+                    v_full=config.converters.v_read,
+                    nonlinear_tolerance=config.nonlinear_tolerance,
                 )
             )
         return tiles
@@ -297,6 +300,14 @@ class SimulatedChip:
     def solution_error(self) -> float:
         """Largest estimated output error, over full scale, of wire solutions kept for drifting cells."""
         return max(item.array.worst_error for item in self._layers.values())
+
+    @property
+    def nonlinear_error(self) -> float:
+        """Largest estimated output error, over full scale, of matrix products for non-linear cells.
+
+        Tiles beyond `ChipConfig.nonlinear_tolerance` count as well, though Newton's method reads them.
+        """
+        return max(item.array.nonlinear_error for item in self._layers.values())
 
     def conductances(self, layer: str) -> NDArray[np.float32]:
         """Present conductance of the weights' cells [S], shape (n_rows, n_cols, cells_per_weight).

@@ -24,6 +24,7 @@ from rramsim.kernels.convolution import (
     wide_pitch,
 )
 from rramsim.kernels.counter import mix64
+from rramsim.kernels.curved import add_terms, bend
 from rramsim.kernels.read_simd import LANES, convert_lanes, turn
 
 ROWS_AT_ONCE = 128  # vectors laid out at a time by `read_rows`: a tile's drive stays in the cache
@@ -36,7 +37,7 @@ _12, _24, _36 = np.uint64(12), np.uint64(24), np.uint64(36)
 
 
 class Matrices(NamedTuple):
-    """What the arrays of a linear layer hold.
+    """What the arrays of a layer hold.
 
     weights, variances, references : float32, flat, of `pack_weights`
         Effective channel conductance, read-noise variance of the channel's own cells, and that of
@@ -239,7 +240,8 @@ def _convert_block(
 
 @njit(cache=True, error_model="numpy")
 def _noisy_product(
-    weights, noisy, block, rows, planes, squares, offsets, source, count, top, bottom, variances, key, first,
+    weights, terms, noisy, block, rows, planes, curved, squares, offsets, source, count, top, bottom,
+    variances, key, first,
     counter, table, coupling, shared, work, out,
 ):  # fmt: skip
     """Currents of a block of channels at `count` positions with the noise of their own cells."""
@@ -248,6 +250,8 @@ def _noisy_product(
     wired = coupling.size > 0
     if weights.size > 0:
         multiply_block(out, width, count, weights, block, planes, source, offsets, top, bottom)
+        if terms.cubic.size > 0:
+            add_terms(terms, block, planes, curved, offsets, source, count, top, bottom, work, out)
     if noisy:
         multiply_block(spread, width, count, variances, block, squares, source, offsets, top, bottom)
         for r in range(0, rows, GROUP):
@@ -266,8 +270,8 @@ def _noisy_product(
 
 @njit(cache=True, error_model="numpy")
 def _read_positions(
-    planes, squares, offsets, source, count, matrices, conversion, index, first, total, saturated, base,
-    out_pitch, tile_step, work,
+    planes, curved, squares, offsets, source, count, matrices, terms, conversion, index, first, total,
+    saturated, base, out_pitch, tile_step, work,
 ):  # fmt: skip
     """One pass over `count` positions of planes: product, noise, conversion of every tile.
 
@@ -292,7 +296,8 @@ def _read_positions(
             here = common[at : at + CHANNELS * width]
             here[:] = 0.0
             _noisy_product(
-                matrices.weights[:0], True, block, CHANNELS, planes, squares, offsets, source, count,
+                matrices.weights[:0], terms, True, block, CHANNELS, planes, curved, squares, offsets,
+                source, count,
                 conversion.tiles[t, 0], conversion.tiles[t, 1], matrices.references, conversion.read_key,
                 first, 2 * (t * n_passes + index) + 1, table,
                 matrices.reference_coupling[t] if wired else nothing, sums, (spread, normal), here,
@@ -302,7 +307,8 @@ def _read_positions(
         for t in range(n_tiles):
             counter = t * n_passes + index
             _noisy_product(
-                matrices.weights, noisy, block, rows, planes, squares, offsets, source, count,
+                matrices.weights, terms, noisy, block, rows, planes, curved, squares, offsets,
+                source, count,
                 conversion.tiles[t, 0], conversion.tiles[t, 1], matrices.variances, conversion.read_key,
                 first, 2 * counter, table, matrices.coupling[t] if wired else nothing,
                 shared[t * SHARED * width : (t + 1) * SHARED * width], (spread, normal), current,
@@ -353,21 +359,15 @@ def _drive(codes, bit, sign, drive):
             drive[i] = max(drive[i] * factor, np.float32(0.0))
 
 
-@njit(cache=True, error_model="numpy")
-def _square(values, out):
-    for i in range(out.size):
-        out[i] = values[i] * values[i]
-
-
 @njit(cache=True, parallel=True, error_model="numpy")
-def read_rows(codes, begin, end, matrices, conversion, n_threads, total, saturated):
+def read_rows(codes, begin, end, matrices, terms, conversion, curves, n_threads, total, saturated):
     """Read vectors begin..end of a matrix of codes.
 
     Parameters
     ----------
     codes : integer (n_vectors, n_rows)
-    matrices : Matrices
-    conversion : Conversion
+    matrices, terms : Matrices, Terms
+    conversion, curves : Conversion, Curves
     n_threads : int
         Runs of vectors (of images) with buffers of their own.
     total : int32 or int64 (n_row_tiles or 1, n_out, n_vectors)
@@ -388,6 +388,8 @@ def read_rows(codes, begin, end, matrices, conversion, n_threads, total, saturat
         turned = np.zeros(0 if plain else n_rows * pitch, dtype=np.int32)
         drive = np.zeros(n_rows * pitch, dtype=np.float32)
         squares = np.empty(drive.size if noisy else 0, dtype=np.float32)
+        n_curved = drive.size if terms.cubic.size > 0 else 0
+        curved = (np.zeros(n_curved, dtype=np.float32), np.zeros(n_curved, dtype=np.float32))
         work = _workspace(pitch, matrices.n_references, conversion.tiles.shape[0])
         for chunk in range(part * n_chunks // n_parts, (part + 1) * n_chunks // n_parts):
             start = begin + chunk * ROWS_AT_ONCE
@@ -399,15 +401,15 @@ def read_rows(codes, begin, end, matrices, conversion, n_threads, total, saturat
             for p in range(conversion.passes.shape[0]):
                 if not plain:
                     _drive(turned, conversion.passes[p, 0], conversion.passes[p, 1], drive)
-                _square(drive, squares)
+                bend(curves, drive, curved, squares)
                 _read_positions(
-                    drive, squares, offsets, 0, count, matrices, conversion, p,
+                    drive, curved, squares, offsets, 0, count, matrices, terms, conversion, p,
                     conversion.first_vector + start, sums, marks, start, n_vectors, tile_step, work,
                 )  # fmt: skip
 
 
 @njit(cache=True, parallel=True, error_model="numpy")
-def read_maps(maps, begin, end, geometry, matrices, conversion, n_threads, total, saturated):
+def read_maps(maps, begin, end, geometry, matrices, terms, conversion, curves, n_threads, total, saturated):
     """Read every window of images begin..end of integer maps (n_images, c, h, w); see `read_rows`."""
     n_images, n_maps, height, width = maps.shape
     positions = geometry.out_h * geometry.out_w
@@ -423,18 +425,20 @@ def read_maps(maps, begin, end, geometry, matrices, conversion, n_threads, total
         drive = np.empty((n_maps, height, width), dtype=np.float32)
         planes = np.zeros(n_source, dtype=np.float32)
         squares = np.empty(n_source if noisy else 0, dtype=np.float32)
+        n_curved = n_source if terms.cubic.size > 0 else 0
+        curved = (np.zeros(n_curved, dtype=np.float32), np.zeros(n_curved, dtype=np.float32))
         work = _workspace(at_once, matrices.n_references, conversion.tiles.shape[0])
         for image in range(begin + part * n_here // n_parts, begin + (part + 1) * n_here // n_parts):
             for p in range(conversion.passes.shape[0]):
                 bit, sign = conversion.passes[p, 0], conversion.passes[p, 1]
                 _drive(maps[image].reshape(-1), bit, sign, drive.reshape(-1))
                 fill_planes(drive, geometry, planes)
-                _square(planes, squares)
+                bend(curves, planes, curved, squares)
                 for source in range(0, positions, at_once):
                     start = image * positions + source
                     _read_positions(
-                        planes, squares, offsets, source, min(at_once, positions - source), matrices,
-                        conversion, p, conversion.first_vector + start, sums, marks, start, n_vectors,
+                        planes, curved, squares, offsets, source, min(at_once, positions - source), matrices,
+                        terms, conversion, p, conversion.first_vector + start, sums, marks, start, n_vectors,
                         tile_step, work,
                     )  # fmt: skip
 
