@@ -2,7 +2,9 @@
 
 Linear arrays answer through their *effective matrix*, computed once per programmed state:
 the cells' conductance without wires, the exact solution of Kirchhoff's laws with them.
-Arrays of non-linear cells solve the circuit for every vector (slow).
+Non-linear cells without wires draw what their law makes of each drive, times a matrix; with wires their
+circuit is expanded into a few matrix products (`rramsim.circuit.expansion`). Where that would be off by more
+than `nonlinear_tolerance`, the circuit is solved for every vector (slow).
 """
 
 from __future__ import annotations
@@ -14,10 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rramsim.cell import CellArray, WriteReport
-from rramsim.chip.layout import TileLayout
+from rramsim.chip.layout import TileLayout, line_index
+from rramsim.chip.nonlinear import pack_terms
 from rramsim.chip.placement import Place
 from rramsim.chip.tiles import Block, Tile, bring_up
+from rramsim.circuit.expansion import Expansion
 from rramsim.kernels.convolution import pack_weights
+from rramsim.kernels.curved import Terms
 from rramsim.kernels.read import SHARED, Matrices
 
 __all__ = ["LayerArray", "refresh_all"]
@@ -39,7 +44,11 @@ class LayerArray:
     per_line : bool
         Channels are single bit lines.
     driver_gain : ndarray, shape (n_word_lines, n_lines), optional
-        Factor of each cell's word-line driver; 1 where left out.
+        Factor of each cell's word-line driver, 0 on a dead line; 1 where left out.
+    dead_bit : bool ndarray, shape (n_word_lines, n_lines), optional
+        Cells on bit lines without sense amplifier.
+    v_half : float
+        Voltage [V] at half-selected cells during a write pulse.
 
     Notes
     -----
@@ -53,8 +62,11 @@ class LayerArray:
         *,
         per_line: bool = False,
         driver_gain: NDArray[np.float32] | None = None,
+        dead_bit: NDArray[np.bool_] | None = None,
+        v_half: float = 0.0,
     ) -> None:
         self.layout = layout
+        self.dead_bit, self.v_half = dead_bit, v_half
         self.cells = cells
         self.alpha = cells.config.iv_alpha
         self.driver_gain = driver_gain
@@ -62,8 +74,8 @@ class LayerArray:
         if layout.reference_lines.size:
             plus, minus = layout.line_of, layout.reference_of[:, None]
         self.n_channels = (layout.line_of if per_line else plus).size  # conversions per row tile
-        self._plus = _columns((layout.line_of if per_line else plus).ravel())
-        self._minus = None if per_line else _columns(minus.ravel())
+        self._plus = line_index((layout.line_of if per_line else plus).ravel())
+        self._minus = None if per_line else line_index(minus.ravel())
         self.blocks: list[Block] = []  # with wires: one for each of `tiles()`
         self.on_tiles: list[Tile] = []
         self._effective: NDArray[np.float32] = np.empty(cells.shape, dtype=np.float32)
@@ -75,16 +87,15 @@ class LayerArray:
         self._reference_variance: NDArray[np.float32] | None = None
         self._coupling = np.empty((0, 0, 0), dtype=np.float32)
         self._reference_coupling = self._coupling
-        self._packed: Matrices | None = None
+        # non-linear cells with wires: cubic, gain and drop of every cell, and which blocks have them
+        self._terms = np.empty((3, 0, 0), dtype=np.float32)
+        self._expanded: dict[tuple[int, int], bool] = {}  # by first word and bit line
+        self._packed: tuple[Matrices, Terms] | None = None
         self._seen: tuple[int, ...] = ()
 
     def put_on(self, tiles: list[Tile], places: tuple[Place, ...]) -> None:
         """Give every block its place on an array with wires."""
         self._ratio = np.ones_like(self._effective)
-        noisy = any(tiles[place.tile].noisy for place in places)
-        if noisy and self.linear:
-            self._transfer = np.zeros(self.cells.shape, dtype=np.float32)
-            self._shadow = np.zeros((2, *self.cells.shape), dtype=np.float32)
         n_line_tiles = len(self.layout.line_tiles)
         for index, ((rows, lines), place) in enumerate(zip(self.tiles(), places, strict=True)):
             top, bottom = self.layout.row_tiles[index // n_line_tiles]
@@ -103,6 +114,12 @@ class LayerArray:
             tiles[place.tile].blocks.append(block)
             self.blocks.append(block)
             self.on_tiles.append(tiles[place.tile])
+        noisy = any(tiles[place.tile].noisy for place in places)
+        if not self.linear:
+            self._terms = np.zeros((3, *self.cells.shape), dtype=np.float32)
+        if noisy and self.solved_once:
+            self._transfer = np.zeros(self.cells.shape, dtype=np.float32)
+            self._shadow = np.zeros((2, *self.cells.shape), dtype=np.float32)
 
     @property
     def wired(self) -> bool:
@@ -113,6 +130,32 @@ class LayerArray:
     def linear(self) -> bool:
         """Whether a matrix describes the arrays."""
         return self.alpha == 0.0
+
+    @property
+    def solved_once(self) -> bool:
+        """Whether wires are solved once per state: for a matrix, or for the products of an expansion."""
+        if self.linear or not self.wired:
+            return self.linear
+        if self.driver_gain is not None or self.dead_bit is not None:
+            return False
+        return all(tile.nonlinear_tolerance > 0.0 and not tile.open_lines() for tile in self.on_tiles)
+
+    @property
+    def by_products(self) -> bool:
+        """Whether matrix products answer a read in the present state; brings the matrices up to date."""
+        if self.linear:
+            return True
+        if not self.wired:
+            return self.driver_gain is None
+        if not self.solved_once:
+            return False
+        self.refresh()
+        return all(self._expanded[block.rows.start, block.lines.start] for block in self.blocks)
+
+    @property
+    def nonlinear_error(self) -> float:
+        """Largest estimated output error of expansions, over full scale."""
+        return max((tile.nonlinear_error for tile in self.on_tiles), default=0.0)
 
     @property
     def n_solved(self) -> int:
@@ -134,11 +177,7 @@ class LayerArray:
 
     def tiles(self) -> list[tuple[slice, slice]]:
         """Word-line and bit-line range of each block, row tile by row tile."""
-        return [
-            (slice(*rows), slice(*lines))
-            for rows in self.layout.word_line_tiles
-            for lines in self.layout.line_tiles
-        ]
+        return self.layout.blocks
 
     # -- cells --------------------------------------------------------------------------------
 
@@ -146,7 +185,29 @@ class LayerArray:
         """`CellArray.write`; tiles with written cells will be solved again, whatever the tolerance."""
         for block, tile in zip(self.blocks, self.on_tiles, strict=True):
             tile.rewritten |= bool(mask[block.rows, block.lines].any())
-        return self.cells.write(levels, mask)
+        report = self.cells.write(levels, mask)
+        if self.v_half and report.n_cells:
+            self._half_select(mask, report.n_pulses / report.n_cells)
+        return report
+
+    def _half_select(self, mask: NDArray[np.bool_], pulses: float) -> None:
+        """Stress of cells that share a line with cells just written, `pulses` for each of those.
+
+        A cell of the mask itself meets half of the pulses of its lines after its own, on average.
+        """
+        programming, total = self.cells.config.programming, np.zeros(self.cells.shape)
+        for index, part in enumerate(self.tiles()):
+            written = mask[part].astype(np.float64)
+            rows, lines = written.sum(axis=1), written.sum(axis=0)
+            total[part] = (rows[:, None] + lines - 2.0 * written) * np.where(mask[part], 0.5, 1.0)
+            around = self.on_tiles[index].around if self.wired else None
+            if around is not None:
+                block = self.blocks[index]
+                others = np.zeros(around.shape)
+                others[block.on_rows] += rows[:, None]
+                others[:, block.on_lines] += lines
+                around.add_pulses(pulses * others, self.v_half, programming.t_pulse)
+        self.cells.add_pulses(pulses * total, self.v_half, programming.t_pulse)
 
     def wait(self, seconds: float) -> None:
         """Let time pass [s], for the cells around as well."""
@@ -176,6 +237,13 @@ class LayerArray:
         self._effective[block.rows, block.lines] = matrix
         self._ratio[block.rows, block.lines] = ratio
 
+    def take_terms(self, block: Block, expansion: Expansion | None) -> None:
+        """Keep what non-linear cells of a block draw beyond the matrix; None where products will not do."""
+        self._expanded[block.rows.start, block.lines.start] = expansion is not None
+        if expansion is not None:
+            part = expansion.cubic, expansion.gain, expansion.drop
+            self._terms[:, block.rows, block.lines] = np.stack(part)
+
     def take_noise(
         self, block: Block, slope: NDArray[Any], voltage: NDArray[Any], leaves: NDArray[Any]
     ) -> None:
@@ -194,7 +262,11 @@ class LayerArray:
     def follow(self, block: Block) -> None:
         """Let the old solution of a block follow its cells."""
         part = block.rows, block.lines
-        self._effective[part] = self._ratio[part] * self.cells.read_mean()[part]
+        before, now = self._effective[part].copy(), self.cells.read_mean()[part]
+        self._effective[part] = self._ratio[part] * now
+        if self._terms.size:
+            change = np.divide(self._effective[part], before, out=np.ones_like(before), where=before > 0.0)
+            self._terms[:2, block.rows, block.lines] *= change  # cubic and gain are proportional to a cell
 
     def refresh(self) -> None:
         """Bring cached matrices up to the cells' present state.
@@ -203,13 +275,15 @@ class LayerArray:
         """
         if not self.stale:
             return
-        if self.wired and self.linear:
+        if self.wired and self.solved_once:
             bring_up(self.on_tiles)
         else:
             self._effective = self.cells.read_mean()
         effective = self._effective
         if self.driver_gain is not None:
             effective = effective * self.driver_gain
+        if self.dead_bit is not None:
+            effective = np.where(self.dead_bit, np.float32(0.0), effective)
         effective = self.layout.over_copies(effective)
         if self._minus is None:
             self._matrix = np.ascontiguousarray(effective[:, self._plus])
@@ -226,11 +300,13 @@ class LayerArray:
             return
         variance = np.asarray(sigma, dtype=np.float32) ** 2
         coupling = np.empty((len(self.layout.row_tiles), 0, 0), dtype=np.float32)
-        if self.wired and self.linear:
+        if self.wired and self.solved_once:
             coupling = self._couple(variance)
             variance = variance * np.square(self._transfer)
         if self.driver_gain is not None:
             variance = variance * np.square(self.driver_gain)
+        if self.dead_bit is not None:
+            variance = np.where(self.dead_bit, np.float32(0.0), variance)
         variance = self.layout.over_copies(variance)
         self._variance = self._of_channels(variance)
         self._coupling = self._of_channels(coupling)
@@ -278,13 +354,13 @@ class LayerArray:
             result[tile, 2] = square[1][1] - 2.0 * mixed[1][1]
         return result
 
-    def packed(self) -> Matrices:
-        """What `rramsim.kernels.read` needs of a linear array, brought up to date."""
+    def packed(self) -> tuple[Matrices, Terms]:
+        """What `rramsim.kernels.read` needs of arrays read by products, brought up to date."""
         if self._packed is None or self.stale:
             self.refresh()
             none = np.empty(0, dtype=np.float32)
             variance, references = self._variance, self._reference_variance
-            self._packed = Matrices(
+            matrices = Matrices(
                 weights=pack_weights(self._matrix),
                 variances=none if variance is None else pack_weights(variance),
                 references=none if references is None else pack_weights(references),
@@ -294,6 +370,9 @@ class LayerArray:
                 n_channels=self.n_channels,
                 n_references=0 if references is None else references.shape[1],
             )
+            terms = () if self.linear or not self.wired else self._terms
+            over_copies = [self.layout.over_copies(matrix) for matrix in terms]
+            self._packed = (matrices, pack_terms(over_copies, self._plus, self._minus))
         return self._packed
 
     # -- currents of non-linear cells -----------------------------------------------------------
@@ -315,7 +394,7 @@ class LayerArray:
         if not self.wired and self.driver_gain is None and sigma is None:
             response = np.sinh(self.alpha * v) / self.alpha if self.alpha else v
             lines[:] = response @ np.asarray(self.cells.read_mean()[first:last], dtype=np.float64)
-            return self._to_channels(lines)
+            return self._to_channels(self._without_dead(lines, first))
         draws = None
         if sigma is not None and not self.wired:
             draws = np.stack(list(normals(len(v), (self.layout.n_lines,))))
@@ -341,7 +420,11 @@ class LayerArray:
             for n, draw in enumerate(normals(len(v), tile.shape, column_tile)):
                 noisy = np.maximum(g + spread * draw, 0.0)
                 lines[n, left:right] = tile.currents_with(block, noisy, driven[n : n + 1], self.alpha)[0]
-        return self._to_channels(lines)
+        return self._to_channels(self._without_dead(lines, first))
+
+    def _without_dead(self, lines: NDArray[np.float64], word_line: int) -> NDArray[np.float64]:
+        """Currents of bit lines, 0 where a line of this row tile has no sense amplifier."""
+        return lines if self.dead_bit is None else np.where(self.dead_bit[word_line], 0.0, lines)
 
     def _to_channels(self, lines: NDArray[np.float64]) -> NDArray[np.float32]:
         if self._minus is None:
@@ -359,17 +442,14 @@ class LayerArray:
         Those of the cells around block k are `around_slope_k` and `around_offset_k`.
         """
         slope, offset = np.empty(self.cells.shape), np.empty(self.cells.shape)
-        around = []
-        for block, tile in zip(self.blocks, self.on_tiles, strict=True):
+        result = {"slope": slope, "offset": offset}
+        for index, (block, tile) in enumerate(zip(self.blocks, self.on_tiles, strict=True)):
             gain = self._gain_of(block)
             pair = tile.cell_drive(block, v_mean[block.rows] * gain, v_rms[block.rows] * gain)
             part, inner = (block.rows, block.lines), (block.on_rows, block.on_lines)
             slope[part], offset[part] = pair[0][inner], pair[1][inner]
             if tile.around is not None:
-                around.append(pair)
-        result = {"slope": slope, "offset": offset}
-        for index, pair in enumerate(around):
-            result[f"around_slope_{index}"], result[f"around_offset_{index}"] = pair
+                result[f"around_slope_{index}"], result[f"around_offset_{index}"] = pair
         return result
 
     def _gain_of(self, block: Block) -> Any:
@@ -411,14 +491,6 @@ def refresh_all(arrays: list[LayerArray]) -> None:
 
     Small layers have fewer tiles than there are threads; together they keep all of them busy.
     """
-    bring_up(tile for a in arrays if a.linear and a.stale for tile in a.on_tiles)
+    bring_up(tile for a in arrays if a.solved_once and a.stale for tile in a.on_tiles)
     for a in arrays:
         a.refresh()
-
-
-def _columns(lines: NDArray[np.int64]) -> Any:
-    """Index of the given columns; a slice where they are evenly spaced, which reads much faster."""
-    steps = np.unique(np.diff(lines))
-    if steps.size != 1 or steps[0] <= 0:
-        return lines
-    return slice(int(lines[0]), int(lines[-1]) + 1, int(steps[0]))

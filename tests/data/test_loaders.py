@@ -220,7 +220,7 @@ def base_arrays():
         ({"mean": np.zeros(3)}, "mean must be one number"),
         ({"n_classes": 1}, r"labels must lie in 0\.\.0"),
         ({"std": -1.0}, "std and pixel_max must be positive"),
-        ({"images": np.array([{}] * 40)}, "no readable .npz of plain arrays"),
+        ({"images": np.array([{}] * 40)}, "no readable .npz of plain arrays|Python objects"),
     ],
 )
 def test_bad_arrays(tmp_path, change, message):
@@ -241,7 +241,7 @@ def test_bad_files(tmp_path):
     with pytest.raises(InputError, match=r"no readable .npz"):
         load_dataset(tmp_path / "one.npz")
     (tmp_path / "cut.h5").write_bytes(b"\x89HDF\r\n\x1a\n1234")
-    with pytest.raises(InputError, match="no readable HDF5 file"):
+    with pytest.raises(InputError, match="not a readable HDF5 data set"):
         load_dataset(tmp_path / "cut.h5")
     (tmp_path / "notes.txt").write_text("x")
     with pytest.raises(InputError, match=r"must be an .npz or HDF5"):
