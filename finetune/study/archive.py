@@ -40,6 +40,7 @@ __all__ = [
 
 FORMAT = "rramsim archive"
 FORMAT_VERSION = 1
+LATER_LEDGER = {"failed_writes"}  # quantities that archives of version 0.1 lack
 AGE = re.compile(r" \+ (\S+ (?:reads|s))$")  # how `ExperimentConfig.stages` names a method at an age
 
 
@@ -188,7 +189,7 @@ def extend(path: Path, chips: Sequence[int], *, config: str) -> None:
         known = file["trial/chip"][()].tolist()
         new = [chip for chip in chips if chip not in known]
         for name, quantity in QUANTITIES.items():
-            if quantity.dims[0] == "trial":
+            if quantity.dims[0] == "trial" and name in file:
                 file[name].resize(len(known) + len(new), axis=0)
         file["trial/chip"][len(known) :] = new
         file.attrs["config"] = config
@@ -404,7 +405,8 @@ def open_archive(path: str | Path) -> Archive:
             file.visititems(visit)
     except OSError as error:
         raise InputError(f"{path}: not a readable HDF5 file, perhaps truncated ({_short(error)})") from None
-    missing = sorted({"stages", "labels", "teacher/accuracy", *QUANTITIES} - set(arrays))
+    later = {f"ledger/{name}" for name in LATER_LEDGER}
+    missing = sorted({"stages", "labels", "teacher/accuracy", *QUANTITIES} - later - set(arrays))
     if missing:
         raise InputError(f"{path}: the archive is damaged, it lacks {', '.join(missing[:4])}")
     return Archive(path, attributes, arrays, about)

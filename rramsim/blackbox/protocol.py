@@ -144,6 +144,7 @@ class LayerCosts:
     cell_writes: int = _quantity("cells under write masks, changed or not")
     reference_writes: int = _quantity("cells of reference lines, written once by the chip itself")
     pulses: int = _quantity("programming pulses")
+    failed_writes: int = _quantity("cells that write-verify left outside their window")
     weight_cells: int = _quantity("cells that hold weights", cost=False)
     max_cycles: int = _quantity("most writes of any cell", largest=True)
     seconds: float = _quantity("array time, where a source gives it", "s", default=0.0)

@@ -25,6 +25,10 @@ class MappingConfig:
     n_slices: int = setting(2, "1", "digits of a weight, for the kind sliced", "[1, 64]")
     tile_rows: int = setting(128, "1", "word lines of an array", "[1, 65536]")
     tile_cols: int = setting(128, "1", "bit lines of an array", "[1, 65536]")
+    layer_keys: Literal["position", "name"] = setting(
+        "position", "", "what decides a layer's cells: its place on the chip, or its name (as in 0.1)",
+        choices=("position", "name"),
+    )  # fmt: skip
     placement: Literal["cropped", "full", "packed"] = setting(
         "cropped", "", "arrays cut to the layer, a whole array per block, or blocks that share arrays",
         choices=("cropped", "full", "packed"),
