@@ -118,7 +118,12 @@ def test_files_import_in_no_circle() -> None:
 
 def test_foreign_packages_stay_in_their_places() -> None:
     """Kernels need math, NumPy and Numba alone; files of figures alone draw; networks alone know torch."""
-    h5py_users = {"finetune.study.archive", "rramsim.network.storage", "rramsim.datasets.files"}
+    h5py_users = {
+        "finetune.study.archive",
+        "finetune.study.storage",
+        "rramsim.network.storage",
+        "rramsim.datasets.files",
+    }
     for module, path in MODULES.items():
         tops = {top(name) for name, _ in imports(module)}
         if inside(module, "rramsim.kernels"):

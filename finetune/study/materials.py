@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,13 +13,13 @@ from numpy.typing import NDArray
 from finetune.study.config import ExperimentConfig
 from rramsim.checks import InputError
 from rramsim.chip.simulated import SimulatedChip
-from rramsim.datasets.embedded import Dataset, Split, load_dataset
+from rramsim.datasets.embedded import Split, load_dataset
 from rramsim.datasets.teachers import load_teacher, teacher_names
 from rramsim.host.layer import layer_shapes
 from rramsim.network import Network
 from rramsim.streams import Cause, stream
 
-__all__ = ["HISTOGRAM_BINS", "Materials"]
+__all__ = ["HISTOGRAM_BINS", "Materials", "Store", "materials_key"]
 
 HISTOGRAM_BINS = 200
 
@@ -28,7 +30,8 @@ class Materials:
 
     config: ExperimentConfig
     network: Network
-    dataset: Dataset
+    dataset_name: str
+    class_names: tuple[str, ...]
     calibration: NDArray[np.float32]
     calibration_index: NDArray[np.int64]
     test: Split
@@ -60,7 +63,12 @@ class Materials:
             if table.n_test > len(test):
                 raise InputError(f"experiment.n_test must be <= {len(test)}, got {table.n_test}")
             test = test.take(table.n_test)
-        return cls(config, network, dataset, source.take(index).images, index, test)
+        names = dataset.class_names or tuple(str(n) for n in range(dataset.n_classes))
+        return cls(config, network, dataset.name, names, source.take(index).images, index, test)
+
+    def of(self, config: ExperimentConfig) -> Materials:
+        """The same network and images for an experiment with the same `materials_key`."""
+        return replace(self, config=config)
 
     def chip(self, chip_id: int) -> SimulatedChip:
         """The individual, as it arrives: reset."""
@@ -91,3 +99,26 @@ class Materials:
         """Conductance bins [S] of the level histogram; the last one also counts what lies above."""
         levels = self.config.cells.scale.levels
         return np.linspace(0.0, 1.8 * float(np.max(levels)), HISTOGRAM_BINS + 1)
+
+
+def materials_key(config: ExperimentConfig) -> tuple[Any, ...]:
+    """What network and images of an experiment depend on."""
+    table = config.experiment
+    return (table.dataset, table.network, table.seed, table.n_calibration, table.n_test)
+
+
+class Store:
+    """Materials of the last few experiments, read once for all that share network and images."""
+
+    def __init__(self, size: int = 2, load: Callable[[ExperimentConfig], Materials] = Materials.load) -> None:
+        self._size, self._load = size, load
+        self._held: dict[tuple[Any, ...], Materials] = {}
+
+    def get(self, config: ExperimentConfig) -> Materials:
+        """The materials of an experiment."""
+        key = materials_key(config)
+        if key not in self._held:
+            while len(self._held) >= self._size:
+                del self._held[next(iter(self._held))]
+            self._held[key] = self._load(config)
+        return self._held[key].of(config)

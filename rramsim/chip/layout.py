@@ -30,7 +30,7 @@ class MappingConfig:
         choices=("position", "name"),
     )  # fmt: skip
     placement: Literal["cropped", "full", "packed"] = setting(
-        "cropped", "", "arrays cut to the layer, a whole array per block, or blocks that share arrays",
+        "full", "", "arrays cut to the layer, a whole array per block, or blocks that share arrays",
         choices=("cropped", "full", "packed"),
     )  # fmt: skip
     unused: Literal["reset", "floating"] = setting(

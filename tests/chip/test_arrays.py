@@ -284,3 +284,34 @@ def test_read_noise_on_wires_equals_redrawing_and_solving():
     drawn = np.array(drawn)[:, 0::2] - np.array(drawn)[:, 1::2]
     got = chip.mvm("layer", np.tile(codes, (6000, 1))).codes / 8388607 * 5e-3
     assert abs(np.mean(got.var(axis=0) / drawn.var(axis=0)) - 1) < 0.12  # five standard errors
+
+
+def test_the_map_is_drawn_and_told(tmp_path):
+    from rramsim.chip.plot import map_figure
+
+    chip = placed_chip("packed")
+    figure = map_figure(chip.map, tmp_path / "map.png")
+    assert (tmp_path / "map.png").stat().st_size > 5000
+    titles = [axis.get_title() for axis in figure.axes if axis.get_title()]
+    assert titles == [
+        f"array {k}: {100 * (grid >= 0).mean():.0f} %" for k, grid in enumerate(chip.map.occupancy())
+    ]
+    rows = {row["layer"]: row for row in chip.map.table()}
+    assert rows["b"]["cells"] == 20 * 14
+    assert rows["c"]["tiles"] == [0]
+
+
+def test_rramsim_info_shows_the_arrays_of_an_experiment(tmp_path):
+    from click.testing import CliRunner
+
+    from finetune.study.cli import main
+
+    path = tmp_path / "one.toml"
+    path.write_text(
+        '[experiment]\ndataset = "digits"\nnetwork = "cnn_digits"\nn_calibration = 64\n'
+        '[mapping]\nplacement = "packed"\n'
+    )
+    result = CliRunner().invoke(main, ["info", str(path), "--plot", str(tmp_path / "map.png")])
+    assert result.exit_code == 0, result.output
+    assert "(packed)" in result.output
+    assert (tmp_path / "map.png").exists()
