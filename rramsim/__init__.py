@@ -21,6 +21,10 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time a name is loaded
         Reading as Reading,
         Tier as Tier,
     )
+    from rramsim.blackbox.recording import (
+        RecordingChip as RecordingChip,
+        ReplayChip as ReplayChip,
+    )
     from rramsim.blackbox.remote import (
         ChipListener as ChipListener,
         RemoteChip as RemoteChip,
@@ -96,6 +100,7 @@ __version__ = "0.1.0"
 _HOME = {
     "rramsim.blackbox.gate": ["Gate", "TierError"],
     "rramsim.blackbox.protocol": ["ChipProtocol", "Datasheet", "LayerInfo", "Ledger", "Reading", "Tier"],
+    "rramsim.blackbox.recording": ["RecordingChip", "ReplayChip"],
     "rramsim.blackbox.remote": ["ChipListener", "RemoteChip", "serve_chip"],
     "rramsim.blackbox.wire": ["ChipConnectionError", "ChipTimeoutError", "WireLimits"],
     "rramsim.cell": [

@@ -119,6 +119,7 @@ def test_files_import_in_no_circle() -> None:
 def test_foreign_packages_stay_in_their_places() -> None:
     """Kernels need math, NumPy and Numba alone; files of figures alone draw; networks alone know torch."""
     h5py_users = {
+        "rramsim.blackbox.recording",
         "finetune.study.archive",
         "finetune.study.storage",
         "rramsim.network.storage",
