@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +25,10 @@ class _Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            with warnings.catch_warnings():
+                warnings.simplefilter("always", UserWarning)
+                warnings.showwarning = _show_warning
+                return super().invoke(ctx)
         except InputError as error:
             click.echo(f"error: {' '.join(str(error).split())}", err=True)
             ctx.exit(2)
@@ -36,6 +40,10 @@ class _Commands(click.Group):
             watchdog.daemon = True
             watchdog.start()
             ctx.exit(130)
+
+
+def _show_warning(message: Warning | str, *_: Any) -> None:
+    click.echo(f"warning: {' '.join(str(message).split())}", err=True)
 
 
 def _version() -> str:
@@ -106,10 +114,15 @@ def sweep(
     config: Path, seed: int | None, chips: str | None, out: Path | None, workers: int | None, fresh: bool
 ) -> None:
     """Run every combination of a TOML file's table [sweep], an archive each, or continue."""
-    from finetune.study.runner import run_experiment
+    from finetune.study.runner import check_experiment, run_experiment
     from finetune.study.sweep import load_sweep
 
     name, cases = load_sweep(config)
+    for case in cases:  # all of them, before the first chip of the first one
+        try:
+            check_experiment(case.config.replaced(seed=seed, chips=_chips(chips)))
+        except InputError as error:
+            raise InputError(f"{error} (at {case.label})") from None
     folder = Path("results") / name if out is None else out
     archives = {}
     for number, case in enumerate(cases, start=1):

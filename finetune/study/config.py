@@ -26,6 +26,7 @@ __all__ = [
     "load_experiment",
 ]
 
+MOST_CHIPS = 1_000_000
 FIRST_CHIP = 100  # chips 0-9 choose hyper-parameters, these report
 
 
@@ -55,15 +56,23 @@ class ExperimentTable:
         check_settings(self)
         if (
             not self.name
-            or any(letter in self.name for letter in '/\\:*?"<>|\0')
+            or len(self.name) > 100
+            or any(letter in self.name for letter in '/\\:*?"<>|')
+            or not self.name.isprintable()
             or self.name.startswith(".")
         ):
             raise InputError(f"name must be usable as a file name, got {self.name!r}")
+        if isinstance(self.chips, int) and self.chips > MOST_CHIPS:
+            raise InputError(f"chips must be at most {MOST_CHIPS:,}, got {self.chips}")
         ids = self.chip_ids
         if not ids:
             raise InputError("chips must be at least 1 or a list of chip ids, got none")
         if len(set(ids)) < len(ids) or min(ids) < 0:
             raise InputError(f"chips must be different ids >= 0, got {list(ids)}")
+        if max(ids) >= 2**32 or self.seed >= 2**63:
+            raise InputError(
+                f"chip ids must be below 2^32 and the seed below 2^63, got {max(ids)} and {self.seed}"
+            )
 
     @property
     def chip_ids(self) -> tuple[int, ...]:
@@ -193,6 +202,9 @@ def experiment_from(table: dict[str, Any], path: Path) -> ExperimentConfig:
         return parse(ExperimentConfig, {**table, "experiment": head})
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
+    except (ValueError, TypeError, ArithmeticError, MemoryError, RecursionError) as error:
+        # values that no check foresees, such as counts beyond 64 bits: one line all the same
+        raise InputError(f"{path}: settings cannot be used ({type(error).__name__}: {error})") from None
 
 
 def default_experiment() -> ExperimentConfig:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,9 +18,13 @@ from rramsim.host.layer import layer_shapes
 from rramsim.network import Network
 from rramsim.streams import Cause, stream
 
-__all__ = ["HISTOGRAM_BINS", "Materials"]
+__all__ = ["HISTOGRAM_BINS", "Materials", "TeacherWarning"]
 
 HISTOGRAM_BINS = 200
+
+
+class TeacherWarning(UserWarning):
+    """The digital network is much worse on the test images than it should be."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,7 @@ class Materials:
     def load(cls, config: ExperimentConfig) -> Materials:
         """Read data set and network, and check that they and the chip fit each other."""
         table = config.experiment
-        dataset = load_dataset(table.dataset)
+        dataset = load_dataset(table.dataset).normalised(table.mean, table.std)
         named = table.network in teacher_names() or not table.network.endswith((".h5", ".hdf5"))
         network = load_teacher(table.network) if named else Network.load(table.network)
         if dataset.image_shape != tuple(network.input_shape):
@@ -59,6 +64,43 @@ class Materials:
                 raise InputError(f"experiment.n_test must be <= {len(test)}, got {table.n_test}")
             test = test.take(table.n_test)
         return cls(config, network, dataset, source.take(index).images, index, test)
+
+    def warn_of_teacher(self, outputs: NDArray[np.float32]) -> None:
+        """Warn where the digital network does not do on these images what its training promised.
+
+        Parameters
+        ----------
+        outputs : ndarray, shape (n_images, n_classes)
+            Of the digital network on the test images.
+
+        Warns
+        -----
+        TeacherWarning
+            Accuracy no better than chance by three standard errors, or below what the network's metadata
+            say by more than two points and four standard errors.
+        """
+        n, n_classes = outputs.shape
+        accuracy = float((outputs.argmax(axis=1) == self.test.labels).mean())
+        how = f"images were given as {self.dataset.normalisation()}"
+        hint = "set experiment.mean and experiment.std if it was trained on others"
+        promised = self.network.metadata.get("test_accuracy")
+        chance = 1.0 / n_classes
+        if accuracy < chance + 3 * np.sqrt(chance * (1 - chance) / n):
+            warnings.warn(
+                f"the digital network is right for {accuracy:.1%} of {n:,} test images, which is no better "
+                f"than chance ({chance:.1%}); {how}; {hint}",
+                TeacherWarning,
+                stacklevel=2,
+            )
+        elif isinstance(promised, float | int) and accuracy < promised - max(
+            0.02, 4 * np.sqrt(max(promised * (1 - promised), 0.0) / n)
+        ):
+            warnings.warn(
+                f"the digital network is right for {accuracy:.2%} of {n:,} test images, but its own metadata "
+                f"say {promised:.2%}; {how}; {hint}",
+                TeacherWarning,
+                stacklevel=2,
+            )
 
     def chip(self, chip_id: int) -> SimulatedChip:
         """The individual, as it arrives: reset."""

@@ -26,7 +26,7 @@ from rramsim.checks import InputError
 from rramsim.host.layer import layer_shapes
 from rramsim.parallel import Workers, tell
 
-__all__ = ["run_experiment"]
+__all__ = ["check_experiment", "run_experiment"]
 
 
 # -- in the worker processes ----------------------------------------------------------------------
@@ -57,6 +57,22 @@ def _work_methods(
 
 
 # -- the run --------------------------------------------------------------------------------------
+
+
+def check_experiment(config: ExperimentConfig) -> Materials:
+    """Load what an experiment needs and check that its parts fit each other; no chip is programmed.
+
+    Raises
+    ------
+    InputError
+        If data set or network are missing or unreadable, do not fit each other, or a strategy does not fit
+        the kind of chip.
+    """
+    materials = Materials.load(config)
+    chip = materials.chip(config.experiment.chip_ids[0])
+    for strategy in config.tuning.strategies:
+        parse_strategy(strategy).check_chip(chip)
+    return materials
 
 
 def run_experiment(
@@ -92,9 +108,7 @@ def run_experiment(
     if workers < 1:
         raise InputError(f"workers must be >= 1, got {workers}")
     previous = _previous(config, out, fresh)
-    materials = Materials.load(config)  # bad input shows here, before any process starts
-    for strategy in config.tuning.strategies:
-        parse_strategy(strategy).check_chip(materials.chip(config.experiment.chip_ids[0]))
+    materials = check_experiment(config)  # bad input shows here, before any process starts
     if previous is not None and previous.attributes.get("fingerprint") != materials.fingerprint:
         raise InputError(
             f"{out}: was made with other weights or images under the same names; "
@@ -113,6 +127,7 @@ def run_experiment(
             _create(out, config, materials, outputs)
         else:
             outputs = previous["teacher/outputs"]
+        materials.warn_of_teacher(outputs)
         _extend(out, config)
         rows = {int(chip): row for row, chip in enumerate(storage.planned_chips(out))}
         # methods of a chip may run side by side; a trial is stored when its last one is done

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,9 @@ from rramsim.checks import InputError
 from rramsim.config import read_toml
 
 __all__ = ["Case", "load_sweep"]
+
+
+MOST_CASES = 100_000
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,13 @@ def load_sweep(path: str | Path) -> tuple[str, list[Case]]:
     for key, values in grid.items():
         if not isinstance(values, list) or not values:
             raise InputError(f"{path}: sweep.{key!r} must be a list of values, got {values!r}")
+        if not key.split():
+            raise InputError(f"{path}: sweep keys must be dotted paths such as 'cells.sigma', got {key!r}")
+    n_cases = math.prod(len(values) for values in grid.values())
+    if n_cases > MOST_CASES:
+        raise InputError(
+            f"{path}: the grid has {n_cases:,} combinations; at most {MOST_CASES:,} can be swept"
+        )
     cases = []
     for values in itertools.product(*grid.values()):
         changed = copy.deepcopy(table)
@@ -66,8 +77,8 @@ def load_sweep(path: str | Path) -> tuple[str, list[Case]]:
             cases.append(Case(label, experiment_from(changed, path)))
         except InputError as error:
             raise InputError(f"{error} (at {label})") from None
-    name = str(table.get("experiment", {}).get("name", path.stem))
-    return name, cases
+    names = {case.config.experiment.name for case in cases}
+    return (names.pop() if len(names) == 1 else path.stem), cases
 
 
 def _text(value: Any) -> str:
@@ -76,7 +87,7 @@ def _text(value: Any) -> str:
 
 def _set(table: dict[str, Any], key: str, value: Any, path: Path) -> None:
     *parents, last = key.split(".")
-    if not parents:
+    if not parents or not all((*parents, last)):
         raise InputError(f"{path}: sweep key {key!r} must be a dotted path such as 'cells.sigma'")
     for parent in parents:
         table = table.setdefault(parent, {})
