@@ -79,7 +79,7 @@ RECIPES = {
         "fashion_mnist_full", epochs=10, peak_rate=3e-3, crop_pad=1, flip=True, weight_decay=5e-2, adam=True
     ),
     "lstm_fashion": Recipe(
-        "fashion_mnist_full", epochs=10, peak_rate=4e-3, crop_pad=1, flip=True, weight_decay=1e-2, adam=True
+        "fashion_mnist_full", epochs=6, peak_rate=4e-3, crop_pad=1, flip=True, weight_decay=1e-2, adam=True
     ),
 }  # fmt: skip
 LEVELS, ON_OFF = 16, 30.0  # of the cells that variation-aware training imagines

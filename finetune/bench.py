@@ -13,7 +13,7 @@ from finetune.evidence.sensitivity import channel_sensitivity
 from finetune.meter import Budget, MeteredChip
 from rramsim.blackbox.gate import Gate
 from rramsim.blackbox.protocol import ChipProtocol, Tier
-from rramsim.checks import InputError, check_array
+from rramsim.checks import InputError
 from rramsim.host.deployment import Deployment
 from rramsim.network import Network
 from rramsim.streams import Cause, stream, text_key
@@ -45,8 +45,8 @@ class Bench:
         What the chip shall compute.
     teacher : Network
         Whose layer outputs are the targets; normally the same network in full precision.
-    images : ndarray, shape (n_images, c, h, w)
-        Calibration images.
+    images : ndarray, shape (n_images, *input_shape), or named arrays
+        Calibration inputs: images, tokens, series; of a network with several inputs, one array for each.
     labels : ndarray, shape (n_images,), optional
         Never needed; strategies that can use labels say so.
     budget : Budget
@@ -76,7 +76,7 @@ class Bench:
         chip: ChipProtocol,
         network: Network,
         teacher: Network,
-        images: NDArray[Any],
+        images: Any,
         *,
         labels: NDArray[np.integer] | None = None,
         budget: Budget | None = None,
@@ -87,7 +87,7 @@ class Bench:
         shuffle_teacher: bool = False,
     ) -> None:
         limits = budget if budget is not None else Budget()
-        images = check_array(images, "calibration images", shape=(None, None, None, None), dtype=np.float32)
+        images = network.checked(images, "calibration images")
         if limits.images is not None:
             images = images[: limits.images]
             labels = None if labels is None else labels[: limits.images]
@@ -125,7 +125,7 @@ class Bench:
         """A tensor of the teacher for the calibration images; digital, costs the chip nothing."""
         if name not in self._teacher_values:
             keep = {*self.teacher.mapped, self.teacher.output, name}
-            values: dict[str, Any] = {"input": self.images}
+            values: dict[str, Any] = self.teacher.feed(self.images)
             self.teacher.evaluate(values, self.teacher.output, keep=keep)
             if self._order is not None:
                 values = {key: value[self._order] for key, value in values.items()}

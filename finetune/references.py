@@ -49,7 +49,7 @@ def oracle(
     result = deployment.on(chip)
     window = np.asarray(sheet.levels)
     means = (window - window[0]) / (window[-1] - window[0])
-    values: dict[str, Any] = {"input": images}
+    values: dict[str, Any] = teacher.feed(images)
     teacher.evaluate(values, teacher.output, keep=set(teacher.mapped))
     trace = result.trace(images)
     for layer, host in result.layers.items():

@@ -15,7 +15,7 @@ from finetune.strategies.composition import Composition, parse_strategy
 from rramsim.blackbox.protocol import ChipProtocol, Ledger, Tier
 from rramsim.checks import InputError
 from rramsim.host.deployment import Deployment
-from rramsim.network import Network
+from rramsim.network import Network, windows
 
 __all__ = ["TuneReport", "Tuner", "operations_per_vector", "tune"]
 
@@ -55,12 +55,12 @@ class TuneReport:
 
 def operations_per_vector(bench: Bench) -> float:
     """Multiply-accumulates of a vector, averaged over the vectors that one image sends to the chip."""
-    total = n_vectors = 0.0
-    for node in bench.network.mapped:
+    total, n_vectors, network = 0.0, 0.0, bench.network
+    for node in network.mapped:
         shape = bench.teacher_values(node).shape
         for layer in bench.deployment.layers_of(node):
             info = bench.deployment.chip.layers[layer]
-            n_positions = float(np.prod(shape[2:], dtype=np.int64))
+            n_positions = float(windows.vectors_per_example(network.node(node), shape))
             n_vectors += n_positions
             total += n_positions * info.n_rows * info.n_cols
     return total / n_vectors
@@ -77,7 +77,7 @@ class Tuner:
         chip: ChipProtocol,
         network: Network,
         teacher: Network,
-        calibration: NDArray[Any],
+        calibration: Any,
         *,
         strategy: str = "default",
         budget: Budget | None = None,
@@ -224,7 +224,7 @@ def tune(
     chip: ChipProtocol,
     network: Network,
     teacher: Network,
-    calibration: NDArray[Any],
+    calibration: Any,
     *,
     strategy: str = "default",
     budget: Budget | None = None,
@@ -244,8 +244,9 @@ def tune(
         Simulated or real; reset, unless `start_from` is given.
     network, teacher : Network
         What runs on the chip, and whose layer outputs are the targets (often the same).
-    calibration : ndarray, shape (n_images, c, h, w)
-        Unlabelled images, normalised as the network wants them.
+    calibration : ndarray, shape (n_images, *input_shape), or named arrays
+        Unlabelled images normalised as the network wants them, tokens, series; of a network with several
+        inputs a mapping of name to array.
     strategy : str
         Text or named scheme, see `finetune.strategies.composition.parse_strategy`.
     budget : Budget, optional

@@ -75,6 +75,7 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time a name is loaded
         layer_shapes as layer_shapes,
     )
     from rramsim.network import (
+        NamedInputs as NamedInputs,
         Network as Network,
         Node as Node,
     )
@@ -121,7 +122,7 @@ _HOME = {
     "rramsim.host.deployment": ["Deployment"],
     "rramsim.host.evaluation": ["evaluate_images"],
     "rramsim.host.layer": ["HostLayer", "layer_shapes"],
-    "rramsim.network": ["Network", "Node"],
+    "rramsim.network": ["NamedInputs", "Network", "Node"],
     # moved to `finetune`; kept here for users of 0.1
     "finetune.study.archive": ["Archive", "open_archive"],
     "finetune.study.statistics": ["compare", "spread"],

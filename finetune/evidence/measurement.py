@@ -80,7 +80,7 @@ class Measurement:
         stale = self._stale(set(nodes))
         inputs = {network.node(name).inputs[0] for name in network.mapped}
         fresh = (set(network.mapped) | inputs) - stale
-        values = {name: self._trace.activations(name) for name in fresh}
+        values = network.feed(self.images) | {name: self._trace.activations(name) for name in fresh}
 
         def mapped(node: Node, x: NDArray[Any]) -> NDArray[np.float32]:
             if node.inputs[0] in stale:

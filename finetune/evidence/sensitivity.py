@@ -86,7 +86,7 @@ def channel_sensitivity(
     if not size > 0.0:
         raise InputError(f"size must be > 0, got {size:g}")
     node = network.node(name)
-    values: dict[str, NDArray[np.float32]] = {"input": np.asarray(images, dtype=np.float32)}
+    values: dict[str, NDArray[np.float32]] = network.feed(images)
     logits = network.evaluate(values, network.output, keep="all")
     later = descendants(network, name)
     before = {key: value for key, value in values.items() if key not in later}

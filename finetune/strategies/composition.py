@@ -8,7 +8,6 @@ import itertools
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from finetune.bench import Bench
@@ -18,6 +17,7 @@ from finetune.strategies.base import COMPONENTS, LayerStep, Strategy, first_writ
 from rramsim.blackbox.protocol import ChipProtocol
 from rramsim.checks import InputError, nearest_name
 from rramsim.host.trace import Trace
+from rramsim.network import windows
 
 __all__ = ["SCHEMES", "Composition", "LayerPass", "parse_strategy"]
 
@@ -46,7 +46,7 @@ class LayerPass(Strategy):
         total = {"vectors": 0.0, "cell_writes": 0.0}
         for node in bench.network.mapped:
             shape = bench.teacher_values(node).shape
-            n_vectors = int(np.prod(shape)) // shape[1]
+            n_vectors = shape[0] * windows.vectors_per_example(bench.network.node(node), shape)
             for layer in bench.deployment.layers_of(node):
                 plans = [step.plan_layer(bench, layer, n_vectors) for step in self.steps]
                 writes = [plan.get("cell_writes", 0.0) > 0.0 for plan in plans]

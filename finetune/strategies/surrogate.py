@@ -116,7 +116,7 @@ def backward(network: Network, values: dict[str, Array], grad: Array, wanted: se
         for name, part in zip(
             node.inputs, _node_back(node, grads[node.name], inputs, values[node.name]), strict=False
         ):
-            if name != "input":
+            if name not in network.inputs:
                 grads[name] = grads[name] + part if name in grads else part
         if node.name not in wanted:
             del grads[node.name]
@@ -178,7 +178,7 @@ class Surrogate(Strategy):
         measurement = Measurement(deployment, bench.images[chosen])
         logits = measurement.base()
         values = {node.name: measurement.activations(node.name) for node in network.nodes}
-        values["input"] = bench.images[chosen]
+        values |= network.feed(bench.images[chosen])
         error = softmax(logits, self.temperature) - softmax(teacher, self.temperature)
         grads = backward(network, values, self.temperature * error / len(chosen), set(network.mapped))
 

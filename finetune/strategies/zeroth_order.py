@@ -35,9 +35,7 @@ N_FOLDS = 4  # groups of images for the held-out choice of the damping
 
 def positions(bench: Bench, node: str) -> int:
     """Vectors one image sends to a mapped node (over all its groups)."""
-    values = bench.teacher_values(node)
-    axis = windows.channel_axis(bench.network.node(node)) % values.ndim
-    per_image = values.size // (len(values) * values.shape[axis])
+    per_image = windows.vectors_per_example(bench.network.node(node), bench.teacher_values(node).shape)
     return per_image * len(bench.deployment.layers_of(node))
 
 

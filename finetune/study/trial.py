@@ -192,8 +192,7 @@ def _layer_errors(materials: Materials, deployment: Deployment) -> NDArray[np.fl
     images = materials.calibration[: materials.config.experiment.n_layer_images]
     if not len(images):
         return np.full(len(mapped), np.nan)
-    wanted: dict[str, Any] = {"input": images}
-    got: dict[str, Any] = {"input": images}
+    wanted, got = materials.network.feed(images), materials.network.feed(images)
     materials.network.evaluate(wanted, materials.network.output, keep=mapped)
     deployment.fork(EVALUATION_STREAM + 1).evaluate(got, materials.network.output, keep=mapped)
     errors = []

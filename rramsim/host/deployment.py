@@ -17,7 +17,7 @@ from rramsim.blackbox.codes import adc_code_max, dac_codes
 from rramsim.blackbox.mapping import column_scale, levels_from_weights, weights_from_levels
 from rramsim.blackbox.protocol import ChipProtocol, HostPort, host_port
 from rramsim.blackbox.windows import WindowCodes
-from rramsim.checks import InputError, check_array
+from rramsim.checks import InputError
 from rramsim.host.layer import HostLayer, layer_names, layer_shapes
 from rramsim.host.ranges import best_range, partial_sums
 from rramsim.host.trace import Trace
@@ -81,14 +81,13 @@ class Deployment:
         host = self.layers[layer]
         return windows.matrices(self.network.node(host.node))[host.group]
 
-    def map(self, images: NDArray[np.float32], *, program: bool = True, margin: float = 1.0) -> None:
+    def map(self, images: Any, *, program: bool = True, margin: float = 1.0) -> None:
         """Set converter ranges from the digital network on `images`, and write every layer once.
 
         No answer of the chip is used: this is what plain mapping gives. `margin` widens the ADC
         ranges, for cells that may conduct more than their target.
         """
-        images = check_array(images, "images", dtype=np.float32)
-        values: dict[str, NDArray[Any]] = {"input": images}
+        values = self.network.feed(images)
         inputs = {name: self.network.node(name).inputs[0] for name in self.network.mapped}
         self.network.evaluate(values, self.network.output, keep=set(inputs.values()))
         for node_name, source in inputs.items():
@@ -267,7 +266,7 @@ class Deployment:
         """Where a gate in front of the chip hears which vectors and answers are natural."""
         return self._port
 
-    def trace(self, images: NDArray[np.float32]) -> Trace:
+    def trace(self, images: Any) -> Trace:
         """Follow images through the network layer by layer, as a tuner does."""
         return Trace(self, images)
 
@@ -277,15 +276,13 @@ class Deployment:
         """`Network.evaluate` with mapped nodes on the chip."""
         return self.network.evaluate(values, target, mapped=self.execute, keep=keep)
 
-    def run(
-        self, images: NDArray[np.float32], *, progress: Callable[[int], None] | None = None
-    ) -> NDArray[np.float32]:
-        """Network outputs (logits) for images (n, c, h, w); `progress` hears of finished images."""
-        images = check_array(images, "images", dtype=np.float32)
+    def run(self, images: Any, *, progress: Callable[[int], None] | None = None) -> NDArray[np.float32]:
+        """Network outputs (logits) for images, tokens or named arrays; `progress` hears of finished ones."""
+        images = self.network.checked(images)
         outputs = []
         for first in range(0, len(images), self.network.batch):
             batch = images[first : first + self.network.batch]
-            outputs.append(self.evaluate({"input": batch}, self.network.output))
+            outputs.append(self.evaluate(self.network.feed(batch), self.network.output))
             if progress is not None:
                 progress(len(batch))
         return np.concatenate(outputs)

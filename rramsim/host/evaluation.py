@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rramsim.checks import InputError, check_array
+from rramsim.checks import InputError
 from rramsim.host.deployment import Deployment
 from rramsim.network import Node, windows
+from rramsim.network.inputs import Examples
 from rramsim.parallel import Workers
 
 __all__ = ["evaluate_images"]
@@ -23,7 +24,7 @@ _worker: dict[str, Any] = {}
 
 def evaluate_images(
     deployment: Deployment,
-    images: NDArray[np.float32],
+    images: Any,
     *,
     workers: int = 1,
     stream: int = 0,
@@ -33,7 +34,7 @@ def evaluate_images(
 
     Parameters
     ----------
-    images : ndarray, shape (n, *input_shape)
+    images : ndarray, shape (n, *input_shape), or named arrays
     workers : int
         Spawned processes of one thread each. A script that asks for more than one must start under
         ``if __name__ == "__main__":``.
@@ -57,7 +58,7 @@ def evaluate_images(
 
     if workers < 1:
         raise InputError(f"workers must be >= 1, got {workers}")
-    images = check_array(images, "images", dtype=np.float32)
+    images = deployment.network.checked(images)
     fork = getattr(deployment.chip, "fork", None)
     n_batches = -(-len(images) // deployment.network.batch)
     n_workers = min(workers, n_batches)
@@ -91,7 +92,7 @@ def _start(deployment: Deployment, stream: int) -> None:
     _worker["deployment"], _worker["stream"] = deployment, stream
 
 
-def _run(images: NDArray[np.float32], first_vectors: dict[str, int]) -> NDArray[np.float32]:
+def _run(images: Examples, first_vectors: dict[str, int]) -> NDArray[np.float32]:
     deployment = _worker["deployment"]
     chip = deployment.chip.fork(_worker["stream"], first_vectors)
     return deployment.on(chip).run(images)
@@ -124,6 +125,5 @@ def _vectors_of_a_batch(deployment: Deployment) -> dict[str, int]:
         blank = [np.zeros((n, matrix.shape[1]), dtype=np.float32) for matrix in matrices]
         return windows.from_columns(node, x.shape, blank)
 
-    x = np.zeros((network.batch, *network.input_shape), dtype=network.input_dtype)
-    network.evaluate({"input": x}, network.output, mapped=count)
+    network.evaluate(network.zeros(network.batch), network.output, mapped=count)
     return counts

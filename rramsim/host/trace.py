@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rramsim.checks import check_array
 from rramsim.network import windows
 
 if TYPE_CHECKING:
@@ -25,9 +24,9 @@ class Trace:
     `LAYERS` lets pass; those behind a tensor that was `put` are not.
     """
 
-    def __init__(self, deployment: Deployment, images: NDArray[np.float32]) -> None:
+    def __init__(self, deployment: Deployment, images: Any) -> None:
         self._deployment = deployment
-        self._values: dict[str, NDArray[Any]] = {"input": check_array(images, "images", dtype=np.float32)}
+        self._values: dict[str, NDArray[Any]] = deployment.network.feed(images)
         self._foreign: set[str] = set()  # tensors that are not the chip's own doing, or rest on such
         self._codes: dict[str, tuple[Any, ...]] = {}  # while somebody holds them: what they came from
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rramsim.checks import InputError, nearest_name
+from rramsim.network.inputs import Examples, NamedInputs, check_examples
 from rramsim.network.node import Node
 from rramsim.network.operators import MAPPED, OPERATORS, required_parameters
 from rramsim.network.shaping import VIEWS
@@ -38,6 +39,8 @@ class Network:
         Plain values kept with the network (data set, normalisation, accuracy...).
     input_dtype : dtype-like
         float32 for images; an integer type for tokens.
+    more_inputs : mapping of str to (shape, dtype)
+        Further inputs beside "input", such as a mask; shapes without the batch axis, which all share.
 
     Raises
     ------
@@ -54,9 +57,17 @@ class Network:
         name: str = "network",
         metadata: Mapping[str, Any] | None = None,
         input_dtype: Any = np.float32,
+        more_inputs: Mapping[str, tuple[Sequence[int], Any]] | None = None,
     ) -> None:
         self.input_shape = tuple(int(n) for n in input_shape)
         self.input_dtype = np.dtype(input_dtype)
+        self.inputs: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {
+            "input": (self.input_shape, self.input_dtype)
+        }
+        for extra, (shape, dtype) in (more_inputs or {}).items():
+            if extra == "input":
+                raise InputError("more_inputs must have names of their own, got 'input'")
+            self.inputs[extra] = (tuple(int(n) for n in shape), np.dtype(dtype))
         self.output = output
         self.name = name
         self.metadata = dict(metadata or {})
@@ -72,10 +83,10 @@ class Network:
         self._probe()
 
     def _link(self, node: Node) -> None:
-        if node.name in self._by_name or node.name == "input":
-            raise InputError(f"node names must be unique and not 'input', got {node.name!r} twice")
+        if node.name in self._by_name or node.name in self.inputs:
+            raise InputError(f"node names must be unique and not those of inputs, got {node.name!r} twice")
         for source in node.inputs:
-            if source != "input" and source not in self._by_name:
+            if source not in self.inputs and source not in self._by_name:
                 raise InputError(f"node {node.name!r} reads {source!r}, which no earlier node makes")
         self._by_name[node.name] = node
         if node.op in VIEWS:
@@ -84,7 +95,7 @@ class Network:
     def _probe(self) -> None:
         """Run one zero input, so that shapes that do not fit are found here and not later."""
         n = int(self.metadata.get("batch", 1))
-        values: dict[str, NDArray[Any]] = {"input": np.zeros((n, *self.input_shape), dtype=self.input_dtype)}
+        values = self.zeros(n)
         self.evaluate(values, self.output, keep="all")
         largest = max(1, *(value.size // n for value in values.values()))
         # fixed by the network, so that bits do not depend on how a caller batches; some ONNX files fix it
@@ -125,18 +136,34 @@ class Network:
 
     # -- execution ----------------------------------------------------------------------------
 
-    def run(self, images: NDArray[Any]) -> NDArray[np.float32]:
-        """Outputs for inputs of shape (n, *input_shape)."""
-        images = np.asarray(images)
-        if images.shape[1:] != self.input_shape:
-            raise InputError(f"inputs must have shape (n, {self.input_shape}), got {images.shape}")
-        images = images.astype(self.input_dtype, copy=False)
-        n_missing = -len(images) % self.batch if "batch" in self.metadata else 0
+    @property
+    def more_inputs(self) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
+        """Inputs beside the first, as the parameter of this name."""
+        return {name: entry for name, entry in self.inputs.items() if name != "input"}
+
+    def zeros(self, n: int) -> dict[str, NDArray[Any]]:
+        """Starting values of `n` examples of zeros."""
+        return {name: np.zeros((n, *shape), dtype=dtype) for name, (shape, dtype) in self.inputs.items()}
+
+    def checked(self, examples: Any, what: str = "images") -> Examples:
+        """Examples in the form and number type this network takes, or `InputError`."""
+        return check_examples(examples, self.inputs, what, str(self.metadata.get("input_name", "input")))
+
+    def feed(self, examples: Any, what: str = "images") -> dict[str, NDArray[Any]]:
+        """Starting values for `evaluate`: "input" and the other inputs by name."""
+        examples = self.checked(examples, what)
+        return dict(examples.arrays) if isinstance(examples, NamedInputs) else {"input": examples}
+
+    def run(self, images: Any) -> NDArray[np.float32]:
+        """Outputs for inputs of shape (n, *input_shape), or named arrays where there are several inputs."""
+        examples = self.checked(images, "inputs")
+        n = len(examples)
+        n_missing = -n % self.batch if "batch" in self.metadata else 0
         if n_missing:  # the network takes whole batches only
-            images = np.concatenate([images, np.repeat(images[-1:], n_missing, axis=0)])
+            examples = examples[np.minimum(np.arange(n + n_missing), n - 1)]
         parts = [
-            self.evaluate({"input": images[i : i + self.batch]}, self.output)
-            for i in range(0, len(images), self.batch)
+            self.evaluate(self.feed(examples[i : i + self.batch]), self.output)
+            for i in range(0, len(examples), self.batch)
         ]
         if n_missing:
             parts[-1] = parts[-1][: len(parts[-1]) - n_missing]
@@ -154,7 +181,7 @@ class Network:
         Parameters
         ----------
         values : dict
-            Known tensors by name, at least "input"; receives `target` and the kept ones.
+            Known tensors by name, at least the inputs (see `feed`); receives `target` and the kept ones.
         target : str
             Tensor to compute.
         mapped : callable, optional
@@ -164,8 +191,9 @@ class Network:
         """
         if target in values:
             return values[target]
-        if "input" in values:  # token numbers may come as floats
-            values["input"] = values["input"].astype(self.input_dtype, copy=False)
+        for name, (_, dtype) in self.inputs.items():
+            if name in values:  # token numbers may come as floats
+                values[name] = values[name].astype(dtype, copy=False)
         needed = self._needed(values, target)
         kept = set(self._by_name) if keep == "all" else {*keep, target}
         on_chip = set(self.mapped) if mapped is not None else set()
@@ -199,8 +227,8 @@ class Network:
             name = stack.pop()
             if name in values or name in needed:
                 continue
-            if name == "input":
-                raise InputError("values must hold 'input' or tensors that make it unnecessary")
+            if name in self.inputs:
+                raise InputError(f"values must hold {name!r} or tensors that make it unnecessary")
             needed.add(name)
             stack.extend(self.node(name).inputs)
         return needed
@@ -243,7 +271,13 @@ class Network:
                 folded[node.name] = replace(node, inputs=inputs)
         output = renamed.get(self.output, self.output)
         return Network(
-            list(folded.values()), self.input_shape, output, self.name, self.metadata, self.input_dtype
+            list(folded.values()),
+            self.input_shape,
+            output,
+            self.name,
+            self.metadata,
+            self.input_dtype,
+            self.more_inputs,
         )
 
     def save(self, target: str | Path | Any) -> None:

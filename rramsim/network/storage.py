@@ -15,7 +15,7 @@ from rramsim.network.node import Node
 __all__ = ["load", "save"]
 
 FORMAT = "rramsim network"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 2: several inputs; networks with one are still written as version 1
 
 
 def save(network: Network, target: str | Path | Any) -> None:
@@ -31,11 +31,14 @@ def save(network: Network, target: str | Path | Any) -> None:
 
 def _write(network: Network, group: Any) -> None:
     group.attrs["format"] = FORMAT
-    group.attrs["format_version"] = FORMAT_VERSION
+    group.attrs["format_version"] = FORMAT_VERSION if network.more_inputs else 1
     group.attrs["name"] = network.name
     group.attrs["output"] = network.output
     group.attrs["input_shape"] = network.input_shape
     group.attrs["input_dtype"] = network.input_dtype.str
+    if network.more_inputs:
+        more = {name: [list(shape), dtype.str] for name, (shape, dtype) in network.more_inputs.items()}
+        group.attrs["more_inputs"] = json.dumps(more)
     group.attrs["metadata"] = json.dumps(network.metadata, sort_keys=True)
     nodes = group.create_group("nodes", track_order=True)
     for index, node in enumerate(network.nodes):
@@ -96,6 +99,7 @@ def _read(group: Any, where: str) -> Network:
             str(group.attrs["name"]),
             json.loads(group.attrs["metadata"]),
             np.dtype(str(group.attrs["input_dtype"])),
+            {name: tuple(entry) for name, entry in json.loads(group.attrs.get("more_inputs", "{}")).items()},
         )
     except (KeyError, json.JSONDecodeError) as error:
         raise InputError(f"{where}: the network is damaged ({error})") from None

@@ -28,6 +28,7 @@ __all__ = [
     "lower",
     "matrices",
     "to_columns",
+    "vectors_per_example",
     "window_geometry",
 ]
 
@@ -127,6 +128,12 @@ def channel_slice(node: Node, group: int) -> slice:
         return slice(0, weight.shape[1])
     own = weight.shape[0] // int(node.attributes.get("group", 1))
     return slice(group * own, (group + 1) * own)
+
+
+def vectors_per_example(node: Node, shape: Sequence[int]) -> int:
+    """Vectors that one example sends to each group of a mapped node whose output has `shape` (n, ...)."""
+    channels = shape[channel_axis(node)]
+    return int(np.prod(shape[1:], dtype=np.int64)) // max(int(channels), 1)
 
 
 def to_columns(node: Node, y: NDArray[Any], group: int = 0) -> NDArray[Any]:

@@ -86,5 +86,8 @@ def test_errors_of_a_worker_arrive(deployed):
     deployment, images = deployed
     with pytest.raises(InputError, match="workers must be >= 1"):
         evaluate_images(deployment, images, workers=0)
-    with pytest.raises(InputError, match="conv1"):  # a map of another depth, found in the worker
+    with pytest.raises(InputError, match="must have shape"):  # before any worker starts
         evaluate_images(deployment, images[:, :1], workers=2)
+    unmapped = Deployment(deployment.network, deployment.chip)
+    with pytest.raises(InputError, match=r"call map\(\.\.\.\) first"):  # found in the worker
+        evaluate_images(unmapped, images, workers=2)
