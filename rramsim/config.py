@@ -324,7 +324,8 @@ def parse(cls: type[T], table: dict[str, Any], where: str = "") -> T:
 
     _reject_unknown(cls, table, where)
     try:
-        return _adapter(cls).validate_python(table)
+        adapter: Any = _adapter(cls)  # type: ignore[arg-type]
+        return adapter.validate_python(table)
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         key = ".".join([where, *(str(part) for part in first["loc"])]).strip(".")

@@ -32,6 +32,7 @@ __all__ = [
     "create",
     "extend",
     "open_archive",
+    "plain_stage",
     "planned_chips",
     "split_stage",
     "versions",
@@ -40,7 +41,9 @@ __all__ = [
 
 FORMAT = "rramsim archive"
 FORMAT_VERSION = 1
-AGE = re.compile(r" \+ (\S+ (?:reads|s))$")  # how `ExperimentConfig.stages` names a method at an age
+AGE = re.compile(
+    r" \+ (\S+ (?:reads|s)(?: maintained)?)$"
+)  # how `ExperimentConfig.stages` names a method at an age
 
 
 @dataclass(frozen=True)
@@ -312,10 +315,10 @@ class Archive(Mapping[str, NDArray[Any]]):
     def recovered(self, stage: str) -> Ratio:
         """R = mean(accuracy - mapped) / mean(teacher - mapped) over chips, with its interval.
 
-        `mapped` is that of the stage's own age; see `finetune.study.statistics.recovered_fraction`.
+        `mapped` is that of the stage's own age, never maintained; see
+        `finetune.study.statistics.recovered_fraction`.
         """
-        age = split_stage(stage)[1]
-        plain = f"mapped + {age}" if age else "mapped"
+        plain = plain_stage(stage)
         return recovered_fraction(self.accuracy(stage), self.accuracy(plain), self.teacher_accuracy)
 
     def cost(self, quantity: str, stage: str) -> NDArray[np.float64]:
@@ -364,6 +367,12 @@ def split_stage(stage: str) -> tuple[str, str]:
     """
     found = AGE.search(stage)
     return (stage, "") if found is None else (stage[: found.start()], found.group(1))
+
+
+def plain_stage(stage: str) -> str:
+    """The stage of plain mapping with which a stage is compared: of the same age, never maintained."""
+    age = split_stage(stage)[1].removesuffix(" maintained")
+    return f"mapped + {age}" if age else "mapped"
 
 
 def open_archive(path: str | Path) -> Archive:

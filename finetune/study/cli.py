@@ -27,7 +27,7 @@ class _Commands(click.Group):
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("always", UserWarning)
-                warnings.showwarning = _show_warning
+                warnings.showwarning = _show_warning  # type: ignore[assignment]
                 return super().invoke(ctx)
         except InputError as error:
             click.echo(f"error: {' '.join(str(error).split())}", err=True)

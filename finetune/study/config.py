@@ -8,13 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from finetune.meter import Budget
-from rramsim.cell import CellsConfig, DisturbConfig, FaultsConfig
 from rramsim.checks import InputError, nearest_name
-from rramsim.chip.converters import ConverterConfig
-from rramsim.chip.layout import MappingConfig
 from rramsim.chip.simulated import ChipConfig
-from rramsim.circuit.wiring import WiresConfig
-from rramsim.config import check_settings, digest, parse, read_toml, setting, to_toml
+from rramsim.config import check_settings, digest, parse, read_toml, setting, tables_of, to_toml
 
 __all__ = [
     "FIRST_CHIP",
@@ -51,6 +47,15 @@ class ExperimentTable:
     n_checkpoint: int = setting(
         0, "1", "test images at checkpoints within a tuning; 0: no checkpoints", "[0, inf)"
     )
+
+    mean: float | tuple[float, ...] | None = setting(
+        None, "1", "subtracted from scaled pixels, one number or one per channel", "(-inf, inf)",
+        default_text="the data set's own",
+    )  # fmt: skip
+    std: float | tuple[float, ...] | None = setting(
+        None, "1", "pixels are divided by it thereafter, one number or one per channel", "(0, inf)",
+        default_text="the data set's own",
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -104,49 +109,83 @@ class TuningTable:
 
 @dataclass(frozen=True, kw_only=True)
 class LifetimeTable:
-    """The table [lifetime]: evaluate again after so many reads of every layer, at once by `age`.
+    """The table [lifetime]: evaluate again when the chip has been read, or has lain, for so long.
 
-    The reads repeat the vectors of the calibration images; each count is since the tuning.
+    Reads and seconds count from the end of the tuning, each on a copy of the tuned chip of its own. Reads
+    repeat the vectors of the calibration images and act at once (`SimulatedChip.age`). With `maintenance` the
+    same ages are met once more by a copy that is maintained at each of them.
     """
 
     reads: tuple[float, ...] = setting(
         (), "1", "reads of every layer after which accuracy is evaluated again", "[0, inf)"
     )
+    seconds: tuple[float, ...] = setting(
+        (), "s", "retention times after which accuracy is evaluated again", "[0, inf)"
+    )
+    maintenance: str | None = setting(
+        None, "", "strategy applied at every age, such as lsq.affine", default_text="none"
+    )
 
     def __post_init__(self) -> None:
+        from finetune.strategies.composition import parse_strategy
+
         check_settings(self)
-        if any(not n > 0 for n in self.reads) or list(self.reads) != sorted(set(self.reads)):
-            raise InputError(f"reads must be positive and ascend, got {list(self.reads)}")
+        for name in ("reads", "seconds"):
+            ages = getattr(self, name)
+            if any(not n > 0 for n in ages) or list(ages) != sorted(set(ages)):
+                raise InputError(f"{name} must be positive and ascend, got {list(ages)}")
+            if len({f"{n:g}" for n in ages}) < len(ages):
+                raise InputError(f"{name} must differ in their first six digits, got {list(ages)}")
+        if self.maintenance is not None:
+            parse_strategy(self.maintenance)
+            if not (self.reads or self.seconds):
+                raise InputError("lifetime.maintenance needs ages: set lifetime.reads or lifetime.seconds")
+
+    @property
+    def series(self) -> tuple[tuple[str, tuple[float, ...], bool], ...]:
+        """(unit, ages, whether maintained) of every copy of the tuned chip that grows old."""
+        kinds = (("reads", self.reads), ("s", self.seconds))
+        visits = (False, True) if self.maintenance is not None else (False,)
+        return tuple((unit, ages, visit) for visit in visits for unit, ages in kinds if ages)
+
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """What follows a method's name in the name of each of its stages."""
+        return (
+            "",
+            *(
+                f" + {age:g} {unit}" + " maintained" * visit
+                for unit, ages, visit in self.series
+                for age in ages
+            ),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExperimentConfig:
-    """One experiment; every field is a table of the TOML file, and every table may be left out."""
+class ExperimentConfig(ChipConfig):
+    """One experiment: the settings of a kind of chip, and what is done with such chips.
+
+    Every field but `state_tolerance` is a table of the TOML file, and every one may be left out.
+    """
 
     experiment: ExperimentTable = setting(ExperimentTable, "", "what runs, on which images and chips")
-    mapping: MappingConfig = setting(MappingConfig, "", "how weights sit on cells and tiles")
-    converters: ConverterConfig = setting(ConverterConfig, "", "DACs, ADCs and the read pulse")
-    cells: CellsConfig = setting(CellsConfig, "", "levels, programming error, time and noise of cells")
-    faults: FaultsConfig = setting(FaultsConfig, "", "stuck cells")
-    disturb: DisturbConfig = setting(DisturbConfig, "", "read disturbance")
-    wires: WiresConfig | None = setting(None, "", "resistances of lines; absent: ideal lines")
     tuning: TuningTable = setting(TuningTable, "", "strategies and their budget")
-    lifetime: LifetimeTable = setting(LifetimeTable, "", "evaluations after many reads")
+    lifetime: LifetimeTable = setting(LifetimeTable, "", "evaluations after reads or time")
 
     def __post_init__(self) -> None:
-        self.chip_config()
+        super().__post_init__()
         if self.lifetime.reads and not self.disturb.enabled:
             raise InputError("lifetime.reads needs a read-disturb law: set disturb.law, such as 'power'")
+        if self.lifetime.seconds and not self.cells.changes_with_time:
+            raise InputError(
+                "lifetime.seconds needs cells that change with time: set cells.drift.law, cells.relaxation, "
+                "cells.read_noise.log_coefficient, or cells.telegraph.fraction and lifetime"
+            )
 
     def chip_config(self) -> ChipConfig:
         """The kind of chip."""
         return ChipConfig(
-            mapping=self.mapping,
-            converters=self.converters,
-            cells=self.cells,
-            faults=self.faults,
-            disturb=self.disturb,
-            wires=self.wires,
+            **{entry.name: getattr(self, entry.name) for entry in dataclasses.fields(ChipConfig)}
         )
 
     @property
@@ -157,8 +196,7 @@ class ExperimentConfig:
     @property
     def stages(self) -> tuple[str, ...]:
         """What is evaluated: every method, each followed by its ages."""
-        ages = ("", *(f" + {n:g} reads" for n in self.lifetime.reads))
-        return tuple(method + age for method in self.methods for age in ages)
+        return tuple(method + suffix for method in self.methods for suffix in self.lifetime.suffixes)
 
     @property
     def digest(self) -> str:
@@ -192,8 +230,9 @@ def load_experiment(path: str | Path) -> ExperimentConfig:
 def experiment_from(table: dict[str, Any], path: Path) -> ExperimentConfig:
     """Check a parsed TOML file; messages begin with its path."""
     known = [entry.name for entry in dataclasses.fields(ExperimentConfig)]
+    tables = dict(tables_of(ExperimentConfig))
     for key, value in table.items():
-        if key in known and not isinstance(value, dict):
+        if key in tables and not isinstance(value, dict):
             raise InputError(f"{path}: {key} must be a table [{key}], got {value!r}")
         if key not in known:
             raise InputError(f"{path}: unknown table or key {key!r}; {nearest_name(key, known)}")

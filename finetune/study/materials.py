@@ -42,6 +42,9 @@ class Materials:
     def load(cls, config: ExperimentConfig) -> Materials:
         """Read data set and network, and check that they and the chip fit each other."""
         table = config.experiment
+        for name, value in (("dataset", table.dataset), ("network", table.network)):
+            if not value.isprintable():
+                raise InputError(f"experiment.{name} must be printable text, got {value!r}")
         dataset = load_dataset(table.dataset).normalised(table.mean, table.std)
         named = table.network in teacher_names() or not table.network.endswith((".h5", ".hdf5"))
         network = load_teacher(table.network) if named else Network.load(table.network)

@@ -70,7 +70,8 @@ def check_experiment(config: ExperimentConfig) -> Materials:
     """
     materials = Materials.load(config)
     chip = materials.chip(config.experiment.chip_ids[0])
-    for strategy in config.tuning.strategies:
+    maintenance = config.lifetime.maintenance
+    for strategy in (*config.tuning.strategies, *(() if maintenance is None else (maintenance,))):
         parse_strategy(strategy).check_chip(chip)
     return materials
 
@@ -188,6 +189,7 @@ def _create(out: Path, config: ExperimentConfig, materials: Materials, outputs: 
         "fingerprint": materials.fingerprint,
         "versions": storage.versions(),
         "dataset": materials.dataset.name,
+        "images": materials.dataset.normalisation(),
         "network": network.name,
         "n_checkpoint_images": config.experiment.n_checkpoint,
     }

@@ -317,6 +317,17 @@ class CellsConfig:
             g_min = self.g_max / self.on_off_ratio
         return LevelScale(self.n_levels, g_min, self.g_max, self.levels or self.spacing)
 
+    @property
+    def changes_with_time(self) -> bool:
+        """Whether anything happens to cells that are left alone."""
+        slow_traps = self.telegraph.fraction > 0.0 and self.telegraph.lifetime > 0.0
+        return (
+            self.drift.law != "none"
+            or self.relaxation.enabled
+            or self.read_noise.log_coefficient > 0.0
+            or slow_traps
+        )
+
     def error_law(self) -> ErrorLaw:
         """The `ErrorLaw` of these settings."""
         return error_law(self.scale, self)

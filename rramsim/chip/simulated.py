@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import warnings
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
@@ -14,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from rramsim.blackbox.codes import dac_codes
 from rramsim.blackbox.protocol import Datasheet, LayerInfo, Ledger, Reading
 from rramsim.blackbox.windows import WindowCodes
-from rramsim.checks import InputError, nearest_name
+from rramsim.checks import InputError, NoEffectWarning, nearest_name
 from rramsim.chip.config import ChipConfig
 from rramsim.chip.layer import ChipLayer
 from rramsim.chip.tiles import refresh_all
@@ -152,6 +153,13 @@ class SimulatedChip:
         """Let time pass [s]: cells relax and drift."""
         if not seconds >= 0:
             raise InputError(f"seconds must be >= 0, got {seconds}")
+        if seconds > 0 and not self.config.cells.changes_with_time:
+            warnings.warn(
+                f"wait({seconds:g}) changes nothing: these cells have no law of time (cells.drift, "
+                "cells.relaxation, cells.read_noise.log_coefficient, slow cells.telegraph)",
+                NoEffectWarning,
+                stacklevel=2,
+            )
         for item in self._layers.values():
             item.wait(float(seconds))
 
