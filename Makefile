@@ -1,6 +1,7 @@
 # make run       the main job: map, degrade, fine-tune, report (set-up is done once, in .venv)
 # make test      the test suite          make test-all  with the slow tests
 # make lint      style and types         make bench     benchmarks
+# make docs      the documentation site, in site/
 # make clean-cache  compiled kernels and bytecode; clean  the environment and all else that was made
 
 SHELL := /bin/sh
@@ -13,7 +14,7 @@ PYTHON ?= $(shell for name in $(CANDIDATES); do \
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 ARGS ?=
 
-.PHONY: run test test-all lint bench clean clean-cache
+.PHONY: run test test-all lint docs bench clean clean-cache
 
 run: $(VENV)/.ready
 	$(BIN)/rramsim run $(ARGS)
@@ -28,6 +29,9 @@ lint: $(VENV)/.ready-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(VENV)/.ready-docs
+	$(BIN)/python -m mkdocs build
 
 bench: $(VENV)/.ready-bench
 	for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
@@ -54,4 +58,8 @@ $(VENV)/.ready-test: pyproject.toml | $(BIN)/python
 
 $(VENV)/.ready-bench: pyproject.toml | $(BIN)/python
 	$(PIP) --editable ".[test,bench]"
+	@touch $@ $(VENV)/.ready
+
+$(VENV)/.ready-docs: pyproject.toml | $(BIN)/python
+	$(PIP) --editable ".[docs,test]"
 	@touch $@ $(VENV)/.ready

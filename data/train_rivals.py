@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 import time
 from dataclasses import asdict, dataclass
@@ -177,7 +178,7 @@ def train(name: str, rival: Rival, data: Dataset, work: Path, out: Path) -> nn.M
         lr=rival.peak_rate, momentum=0.9, nesterov=True,
     )  # fmt: skip
     warm = 0.05 * rival.epochs * n_steps
-    cosine = lambda k: min((k + 1) / warm, 0.5 * (1 + np.cos(np.pi * k / (rival.epochs * n_steps))))  # noqa: E731
+    cosine = lambda k: min((k + 1) / warm, 0.5 * (1 + math.cos(math.pi * k / (rival.epochs * n_steps))))  # noqa: E731
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, cosine)
     parts = {"model": model, "average": average, "optimizer": optimizer, "schedule": schedule}
     checkpoint, first, rows = work / f"{name}.pt", 0, []

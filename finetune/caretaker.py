@@ -141,7 +141,7 @@ class Caretaker:
             self.maintain.rate, self.maintain.limit = rate, limit
 
     def visit(self, *, write: bool = True, images: NDArray[np.float32] | None = None) -> Bench:
-        """Recalibrate every layer, with rewriting of cells or without; the bench tells the costs.
+        """Recalibrate every layer, with rewriting of cells or without; the bench counts the costs.
 
         Parameters
         ----------
@@ -192,7 +192,7 @@ def operate(
     serve : callable
         ``serve(n_reads)`` makes the chip do its work; for a simulated one `SimulatedChip.age`.
     on_visit : callable, optional
-        Hears of every visit when it is done.
+        Called after every visit, with its record.
     fresh : callable, optional
         Brings new unlabelled images for every recalibration, as service does; without it the caretaker's
         own are used again.

@@ -25,7 +25,7 @@ def oracle(
     passes: int = 10,
     writes: float = 1.0,
 ) -> Deployment:
-    """NO FAIR COMPETITOR. Rewrite cells of a simulated chip knowing every true conductance.
+    """Not comparable (sees the true conductances). Rewrite cells of a simulated chip knowing each of them.
 
     Parameters
     ----------
@@ -80,6 +80,8 @@ def oracle(
             result.write(layer, proposal.levels, proposal.mask)
         reading = chip.mvm(layer, codes).codes
         node = result.network.node(host.node)
+        if len(result.nodes_of(layer)) > 1:
+            raise InputError(f"oracle: layer {layer!r} is shared by several nodes, which it cannot tune")
         target = windows.to_columns(node, values[host.node], host.group)
         z, y = target.astype(np.float64), reading * host.unit
         spread = np.maximum(np.square(y - y.mean(axis=0)).sum(axis=0), 1e-300)

@@ -22,8 +22,14 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time a name is loaded
         Tier as Tier,
     )
     from rramsim.blackbox.remote import (
+        ChipListener as ChipListener,
         RemoteChip as RemoteChip,
         serve_chip as serve_chip,
+    )
+    from rramsim.blackbox.wire import (
+        ChipConnectionError as ChipConnectionError,
+        ChipTimeoutError as ChipTimeoutError,
+        WireLimits as WireLimits,
     )
     from rramsim.cell import (
         CellArray as CellArray,
@@ -85,7 +91,8 @@ __version__ = "0.1.0"
 _HOME = {
     "rramsim.blackbox.gate": ["Gate", "TierError"],
     "rramsim.blackbox.protocol": ["ChipProtocol", "Datasheet", "LayerInfo", "Ledger", "Reading", "Tier"],
-    "rramsim.blackbox.remote": ["RemoteChip", "serve_chip"],
+    "rramsim.blackbox.remote": ["ChipListener", "RemoteChip", "serve_chip"],
+    "rramsim.blackbox.wire": ["ChipConnectionError", "ChipTimeoutError", "WireLimits"],
     "rramsim.cell": [
         "CellArray",
         "CellsConfig",

@@ -80,7 +80,7 @@ class Workers(Executor):
     initializer, initargs : callable and tuple, optional
         Called once in each process.
     on_message : callable, optional
-        Hears, in a thread of its own, what a process says with `tell` while it works.
+        Called, in a thread of its own, with what a process sends by `tell` while it works.
 
     Notes
     -----

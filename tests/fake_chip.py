@@ -46,7 +46,9 @@ class FakeChip:
         self.step[layer] = (volts, amperes if output_range is None else output_range / 127)
 
     def mvm(self, layer, codes, per_tile=False):
-        volts, amperes = self.step[layer]
+        volts, amperes = self.step.get(layer, (0.0, 0.0))
+        if not amperes:
+            raise ValueError(f"configure the ranges of {layer!r} first")
         self.ledger.layers[layer].vectors += len(codes)
         y = (np.asarray(codes) * volts) @ (self.g[layer][:, :, 0] - self.g[layer][:, :, 1]) / amperes
         y = np.rint(y + 0.5 * self.rng.standard_normal(y.shape)).astype(np.int32)

@@ -34,7 +34,7 @@ class CellBelief:
     mean, variance : ndarray, shape (n_rows, n_cols, 2)
         Of u for the + and - cells.
     covariance : ndarray, shape (n_rows, n_cols)
-        Between the two cells: outputs tell of their difference only.
+        Between the two cells of a pair; outputs determine only their difference.
     fresh : ndarray, shape (n_rows, n_cols, 2)
         The part of `variance` that no output has been compared with yet.
     exponent : ndarray, shape (n_rows, n_cols, 2)

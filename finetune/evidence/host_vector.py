@@ -169,9 +169,9 @@ class HostParameters:
 
     def touched(self, before: NDArray[np.float64], after: NDArray[np.float64]) -> set[str]:
         """Network nodes whose parameters differ between two vectors."""
-        nodes = set()
+        nodes: set[str] = set()
         for segment in self.segments:
             if not np.array_equal(before[segment.entries], after[segment.entries]):
                 owner = segment.owner
-                nodes.add(owner if segment.kind == "norm" else self.deployment.layers[owner].node)
+                nodes.update([owner] if segment.kind == "norm" else self.deployment.nodes_of(owner))
         return nodes

@@ -28,7 +28,7 @@ def choose_moves(
 
     The column's loss is ``w'Hw - 2 w'(X'T)`` with w the expected weights; a move of cell k of row i to
     level q changes the weight by ``d = f_k (m_q - mean)`` and adds the variance of a new write and of what
-    the outputs could not tell about this cell alone. Its expected gain is ``2 s_i d - H_ii (d**2 + var)``.
+    the outputs do not determine of this cell alone. Its expected gain is ``2 s_i d - H_ii (d**2 + var)``.
 
     Parameters
     ----------

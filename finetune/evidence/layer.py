@@ -228,13 +228,21 @@ class Work:
 def target_columns(bench: Bench, layer: str) -> NDArray[np.float32]:
     """The teacher's pre-activations of a chip layer, ordered like its vectors."""
     host = bench.deployment.layers[layer]
-    values = np.asarray(bench.teacher_values(host.node), dtype=np.float32)
-    return windows.to_columns(bench.network.node(host.node), values, host.group)
+    parts = [
+        windows.to_columns(
+            bench.network.node(node), np.asarray(bench.teacher_values(node), dtype=np.float32), host.group
+        )
+        for node in bench.deployment.nodes_of(layer)
+    ]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def column_spread(bench: Bench, layer: str) -> NDArray[np.float64]:
     """Standard deviation of the teacher's pre-activations in each column of a layer, floored."""
     host = bench.deployment.layers[layer]
+    if len(bench.deployment.nodes_of(layer)) > 1:
+        spread = target_columns(bench, layer).std(axis=0).astype(np.float64)
+        return np.maximum(spread, 1e-3 * max(spread.max(initial=0.0), 1e-12))
     values, node = bench.teacher_values(host.node), bench.network.node(host.node)
     axis = windows.channel_axis(node) % values.ndim
     part = values[(*(slice(None),) * axis, windows.channel_slice(node, host.group))]

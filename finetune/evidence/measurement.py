@@ -39,7 +39,7 @@ class Measurement:
         self.images = images
         self.cached = cached
         self._trace: Trace | None = None
-        self._readings: dict[str, tuple[NDArray[Any], NDArray[Any]]] = {}
+        self._readings: dict[tuple[str, str], tuple[NDArray[Any], NDArray[Any]]] = {}  # by node and layer
 
     def base(self, changed: Iterable[str] | None = None) -> NDArray[np.float32]:
         """Measure the present state, shape (n_images, n_classes), and keep it as the base.
@@ -66,10 +66,10 @@ class Measurement:
             known = network.node(name).inputs[0] not in stale
             layers = self.deployment.layers_of(name)
             for layer in layers:
-                if not (known and layer in self._readings):
-                    codes = self._trace.codes(layer)
-                    self._readings[layer] = (codes, self.deployment.chip.mvm(layer, codes).codes)
-            self._trace.answer(name, [self._readings[layer][1] for layer in layers])
+                if not (known and (name, layer) in self._readings):
+                    codes = self._trace.codes(layer, name)
+                    self._readings[name, layer] = (codes, self.deployment.chip.mvm(layer, codes).codes)
+            self._trace.answer(name, [self._readings[name, layer][1] for layer in layers])
         return self._trace.activations(network.output)
 
     def changed(self, nodes: Iterable[str]) -> NDArray[np.float32]:
@@ -86,7 +86,7 @@ class Measurement:
             if node.inputs[0] in stale:
                 return self.deployment.execute(node, x)
             layers = self.deployment.layers_of(node.name)
-            columns = [self.deployment.finish(layer, *self._readings[layer]) for layer in layers]
+            columns = [self.deployment.finish(layer, *self._readings[node.name, layer]) for layer in layers]
             return windows.from_columns(node, x.shape, columns)
 
         return network.evaluate(values, network.output, mapped=mapped)
@@ -100,7 +100,9 @@ class Measurement:
 
     def codes(self, layer: str) -> tuple[NDArray[Any], NDArray[Any]]:
         """DAC codes and ADC codes of a layer at the base."""
-        return self._readings[layer]
+        nodes = self.deployment.nodes_of(layer)
+        codes, answers = zip(*(self._readings[node, layer] for node in nodes), strict=True)
+        return (codes[0], answers[0]) if len(nodes) == 1 else (np.concatenate(codes), np.concatenate(answers))
 
     def vectors(self, nodes: Iterable[str]) -> int:
         """Vectors that `changed(nodes)` reads, from the base's counts."""
@@ -111,7 +113,7 @@ class Measurement:
         total = 0
         for name in network.mapped:
             if network.node(name).inputs[0] in stale:
-                total += sum(len(self._readings[layer][0]) for layer in self.deployment.layers_of(name))
+                total += sum(len(self._readings[name, layer][0]) for layer in self.deployment.layers_of(name))
         return total
 
     def _stale(self, nodes: set[str]) -> set[str]:

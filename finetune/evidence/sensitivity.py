@@ -9,12 +9,16 @@ of squared error there: a Fisher-type sensitivity like those of second-order qua
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from finetune.objective import fisher_factor, softmax
 from rramsim.checks import InputError, nearest_name
-from rramsim.network import Network, windows
+from rramsim.network import Network, Node, windows
+from rramsim.network.graph import execute
 from rramsim.streams import Cause, stream, text_key
 
 __all__ = ["WEIGHTS", "channel_sensitivity", "check_weights", "descendants", "image_weights"]
@@ -104,9 +108,16 @@ def channel_sensitivity(
     wanted = size * clean.std(axis=others)
     present = np.sqrt(np.square(field).mean(axis=others))
     weights, felt = np.zeros(clean.shape[axis]), (wanted > 0) & (present > 0)
-    for channel in np.flatnonzero(felt):
+    if len(network.uses(name)) > 1:
+        disturb = _shared_disturbance(network, before, name, errors)
+    for channel in np.flatnonzero(felt).tolist():
+        if len(network.uses(name)) > 1:
+            outcome = disturb(channel, np.float32(wanted[channel] / present[channel]))
+            change = fisher_factor(logits, outcome - logits, temperature)
+            weights[channel] = 0.5 * np.square(change).sum(axis=1).mean() / wanted[channel] ** 2
+            continue
         moved = clean.copy()
-        where = (*(slice(None),) * axis, channel)
+        where: Any = (*(slice(None),) * axis, channel)
         moved[where] += field[where] * np.float32(wanted[channel] / present[channel])
         outcome = network.evaluate(before | {name: moved}, network.output)
         change = fisher_factor(logits, outcome - logits, temperature)
@@ -114,3 +125,24 @@ def channel_sensitivity(
     positive = weights[weights > 0]
     weights[~felt] = positive.min() if positive.size else 1.0
     return weights
+
+
+def _shared_disturbance(
+    network: Network, before: dict[str, NDArray[np.float32]], name: str, errors: NDArray[np.float32]
+) -> Callable[[int, np.float32], NDArray[np.float32]]:
+    """Logits with one column of a shared matrix in error: every node that shares it is disturbed."""
+    uses = set(network.uses(name))
+
+    def disturb(channel: int, size: np.float32) -> NDArray[np.float32]:
+        error = np.zeros_like(errors)
+        error[:, channel] = size * errors[:, channel]
+
+        def mapped(node: Node, x: NDArray[Any]) -> NDArray[np.float32]:
+            y = execute(node, [x])
+            if node.name in uses:
+                y = y + windows.from_columns(node, x.shape, [windows.lower(node, x) @ error])
+            return y
+
+        return network.evaluate(dict(before), network.output, mapped=mapped)
+
+    return disturb

@@ -31,7 +31,7 @@ class Directions:
         Spokoiny 2017), or uniform on the sphere of radius sqrt(n). All have unit covariance.
     seed : int
     keys : tuple of int
-        Tell optimisers of the same seed apart.
+        Distinguishes optimisers of the same seed.
     """
 
     def __init__(

@@ -45,8 +45,16 @@ class LayerPass(Strategy):
         """Sum over layers and steps, and one full read of every layer."""
         total = {"vectors": 0.0, "cell_writes": 0.0}
         for node in bench.network.mapped:
-            shape = bench.teacher_values(node).shape
-            n_vectors = shape[0] * windows.vectors_per_example(bench.network.node(node), shape)
+            if "shares" in bench.network.node(node).attributes:
+                continue
+            uses = bench.network.uses(node)
+            shapes = [bench.teacher_values(use).shape for use in uses]
+            n_vectors = sum(
+                shape[0] * windows.vectors_per_example(bench.network.node(use), shape)
+                for use, shape in zip(uses, shapes, strict=True)
+            )
+            if len(uses) > 1:  # inputs of the later ones are recorded through the layer itself
+                total["vectors"] += 2 * n_vectors * len(bench.deployment.layers_of(node))
             for layer in bench.deployment.layers_of(node):
                 plans = [step.plan_layer(bench, layer, n_vectors) for step in self.steps]
                 writes = [plan.get("cell_writes", 0.0) > 0.0 for plan in plans]
@@ -70,8 +78,14 @@ class LayerPass(Strategy):
         assert self._trace is not None
         nodes = bench.network.mapped
         node = nodes[self._next]
+        uses = bench.network.uses(node)
+        if "shares" in bench.network.node(node).attributes:  # tuned with the node that owns the layer
+            self._next += 1
+            return self._next == len(nodes)
         readings = []
         try:
+            if len(uses) > 1:  # inputs of the later ones need what the layer itself answers
+                self._write_first(bench, bench.deployment.layers_of(node))
             for layer in bench.deployment.layers_of(node):
                 if bench.deployment.layers[layer].levels is None:
                     kept = bench.meter.reserved_cells - first_writes(bench, layer)
@@ -83,11 +97,22 @@ class LayerPass(Strategy):
         except BudgetSpent:
             self._write_rest(bench)
             raise
-        self._trace.answer(node, readings)
-        self._done[node] = readings
+        if len(uses) == 1:
+            self._trace.answer(node, readings)
+            self._done[node] = readings
+        else:
+            self._trace.forget_after(node)
         self._next += 1
         bench.checkpoint(node)
         return self._next == len(nodes)
+
+    def _write_first(self, bench: Bench, layers: list[str]) -> None:
+        """Plain mapping of layers that nothing was written to."""
+        for layer in layers:
+            if bench.deployment.layers[layer].levels is None:
+                kept = bench.meter.reserved_cells - first_writes(bench, layer)
+                bench.meter.reserved_cells = max(kept, 0)
+                bench.deployment.write(layer, bench.deployment.nearest_levels(layer))
 
     def _write_rest(self, bench: Bench) -> None:
         """Give layers that nothing was written to their plain mapping, as far as the budget goes."""

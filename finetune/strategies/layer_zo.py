@@ -1,6 +1,6 @@
 """Zeroth order inside one layer: losses measured at its own outputs, column by column.
 
-The teacher says what each column should put out, so each column has a loss of its own, and one
+The teacher gives the target of each column, so each column has a loss of its own, and one
 perturbation of all columns at once, read once, tests every column. With K parameters per column a
 direction costs three reads whatever the number of columns. Nothing is solved in closed form and
 no output code is used twice.

@@ -4,7 +4,7 @@ Reads move cells towards the end of their window by different amounts. What of i
 gain and an offset, free of writes; the rest has to be rewritten. `maintain` remembers what it
 believes of every cell (`finetune.evidence.belief`), forecasts the drift since, compares with what the chip
 answers, and rewrites the cells whose rewriting pays most per write: those known to be wrong, and
-those that nobody can know but whose reset state is nearly exact to write again.
+those whose state cannot be determined but which a reset writes almost exactly.
 """
 
 from __future__ import annotations

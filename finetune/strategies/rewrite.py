@@ -39,8 +39,8 @@ FIRST_CARRY, FIRST_COUNT = 0.3, 20.0  # belief about the repeated share before a
 class Cells:
     """What is believed of single cells, in units of `cell_unit`; all of shape (n_rows, n_cols, n_cells).
 
-    Outputs tell of a weight only. Its deviation from the nominal weight belongs to its cells in proportion to
-    the variances that their writes give it.
+    Outputs determine only the weight, not its cells. Its deviation from the nominal weight belongs to its
+    cells in proportion to the variances that their writes give it.
     """
 
     weights: NDArray[np.float64]  # (n_rows, n_cols) expected normalised weights

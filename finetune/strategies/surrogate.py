@@ -1,4 +1,4 @@
-"""Reference points: NO FAIR COMPETITORS. They use what a tuner of a real chip could not, or could not afford.
+"""Reference points, not comparable with tuners: they use more access than a real chip allows.
 
 `reference.surrogate` runs the chip forward and goes backward through the digital network, as if the chip
 had its weights (physics-aware training, Wright et al., Nature 601, 2022; straight-through). It needs a
@@ -125,7 +125,7 @@ def backward(network: Network, values: dict[str, Array], grad: Array, wanted: se
 
 @register("reference.surrogate")
 class Surrogate(Strategy):
-    """NO FAIR COMPETITOR. Chip in the loop with a digital surrogate gradient, on gains and offsets.
+    """Not comparable (needs gradients). Chip in the loop with a digital surrogate, on gains and offsets.
 
     Forward through the chip, ``dL/dz`` of the distillation loss backward through the teacher's operators
     evaluated at the chip's own activations, Adam on every layer's gain and offset.
@@ -180,6 +180,8 @@ class Surrogate(Strategy):
         values = {node.name: measurement.activations(node.name) for node in network.nodes}
         values |= network.feed(bench.images[chosen])
         error = softmax(logits, self.temperature) - softmax(teacher, self.temperature)
+        if any("shares" in network.node(name).attributes for name in network.mapped):
+            raise InputError("reference.surrogate: has no gradient for nodes that share their weights")
         grads = backward(network, values, self.temperature * error / len(chosen), set(network.mapped))
 
         slope = np.zeros(parameters.n)

@@ -49,7 +49,11 @@ def vectors_behind(bench: Bench, node: str) -> int:
 def tail_layers(bench: Bench, limit: int) -> list[str]:
     """Chip layers behind which one image sends at most `limit` vectors, in graph order."""
     deployment = bench.deployment
-    chosen = [node for node in deployment.network.mapped if vectors_behind(bench, node) <= limit]
+    chosen = [
+        node
+        for node in deployment.network.mapped
+        if "shares" not in deployment.network.node(node).attributes and vectors_behind(bench, node) <= limit
+    ]
     return [layer for node in chosen for layer in deployment.layers_of(node)]
 
 

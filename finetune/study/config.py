@@ -9,7 +9,7 @@ from typing import Any
 
 from finetune.meter import Budget
 from rramsim.checks import InputError, nearest_name
-from rramsim.chip.simulated import ChipConfig
+from rramsim.chip.config import ChipConfig
 from rramsim.config import check_settings, digest, parse, read_toml, setting, tables_of, to_toml
 
 __all__ = [
@@ -37,6 +37,9 @@ class ExperimentTable:
     )
     dataset: str = setting("fashion_mnist", "", "name or path of a data set")
     network: str = setting("resnet8_fashion", "", "shipped teacher, or the path of a network file")
+    digital: tuple[str, ...] | None = setting(
+        None, "", "mapped nodes that are computed at the host instead, exactly", default_text="none"
+    )
     n_calibration: int = setting(256, "1", "unlabelled images that the tuner may use", "[2, inf)")
     n_test: int | None = setting(
         None, "1", "number of test images, the first ones", "[1, inf)", default_text="all"
@@ -162,13 +165,19 @@ class LifetimeTable:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExperimentConfig(ChipConfig):
-    """One experiment: the settings of a kind of chip, and what is done with such chips.
-
-    Every field but `state_tolerance` is a table of the TOML file, and every one may be left out.
-    """
+class _Head:
+    """What stands first in a file."""
 
     experiment: ExperimentTable = setting(ExperimentTable, "", "what runs, on which images and chips")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExperimentConfig(ChipConfig, _Head):
+    """One experiment: the settings of a chip (`rramsim.ChipConfig`) and what is done with such chips.
+
+    Every field is a table or a key of the TOML file, and every one may be left out.
+    """
+
     tuning: TuningTable = setting(TuningTable, "", "strategies and their budget")
     lifetime: LifetimeTable = setting(LifetimeTable, "", "evaluations after reads or time")
 

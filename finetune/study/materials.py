@@ -48,6 +48,8 @@ class Materials:
         dataset = load_dataset(table.dataset).normalised(table.mean, table.std)
         named = table.network in teacher_names() or not table.network.endswith((".h5", ".hdf5"))
         network = load_teacher(table.network) if named else Network.load(table.network)
+        if table.digital:
+            network = network.with_digital(table.digital)
         if dataset.image_shape != tuple(network.input_shape):
             raise InputError(
                 f"network {table.network!r} takes images {tuple(network.input_shape)}, data set "

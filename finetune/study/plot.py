@@ -18,7 +18,7 @@ from rramsim.checks import InputError, nearest_name
 __all__ = ["FIGURES", "accuracy_figure", "confusion_figure", "draw_figures", "layers_figure", "levels_figure",
            "lifetime_figure", "methods_figure", "recovery_figure"]  # fmt: skip
 
-# Okabe and Ito's colours, which the colour-blind can tell apart
+# Okabe and Ito's colours, which colour-blind readers can distinguish
 COLORS = ("#777777", "#E69F00", "#0072B2", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 MICRO = 1e6

@@ -5,7 +5,7 @@ suffice (`tests/fake_chip.py` is one in NumPy). Nothing else in this package or 
 `finetune` needs to change. What the members mean:
 
 * A chip holds *layers*, one matrix each, of `n_rows` inputs by `n_cols` outputs. Each weight
-  takes `cells_per_weight` cells. `layers` tells the shapes, `datasheet` the chip's nominal data.
+  takes `cells_per_weight` cells. `layers` gives their shapes, `datasheet` the chip's nominal data.
 * `write(layer, levels, mask)` programs integer level targets. Every cell under the mask is
   pulsed and counted, changed or not. What conductance came out stays unknown.
 * `configure(layer, input_range=..., output_range=...)` sets the full scale of converters.
@@ -73,6 +73,7 @@ class Datasheet:
     tile_cols: int  # bit lines of an array
     t_read: float  # [s] one array read
     input_mode: str = "amplitude"  # or "bit_serial"
+    drive: str = "bipolar"  # or "two_phase": one read and one conversion per sign of the inputs
     adc_per_line: bool = False
     programming_sigma: float | None = None  # nominal spread of the error law, in the law's own unit
     error_law: str = ""
@@ -141,6 +142,7 @@ class LayerCosts:
     array_reads: int = _quantity("array reads: tile x phase x bit")
     conversions: int = _quantity("ADC conversions")
     cell_writes: int = _quantity("cells under write masks, changed or not")
+    reference_writes: int = _quantity("cells of reference lines, written once by the chip itself")
     pulses: int = _quantity("programming pulses")
     weight_cells: int = _quantity("cells that hold weights", cost=False)
     max_cycles: int = _quantity("most writes of any cell", largest=True)
@@ -270,8 +272,8 @@ class ChipProtocol(Protocol):
 class HostPort(Protocol):
     """What the host says to a gate in front of a chip, beside the protocol.
 
-    Wrappers (`ForwardingChip`) hand these calls on, so a gate hears them wherever it stands; a chip
-    without them is reached through `host_port`, which has nobody to tell.
+    Wrappers (`ForwardingChip`) hand these calls on, so a gate receives them wherever it stands; a chip
+    without them is reached through `host_port`, which records nothing.
     """
 
     def host_mvm(self, layer: str, codes: ArrayLike, per_tile: bool = False) -> Reading:

@@ -14,7 +14,7 @@ from rramsim.cell.disturb import DisturbLaw, ExponentialLaw, PowerLaw, disturb_l
 from rramsim.cell.drift import drift_law, kernel_kind as drift_kind
 from rramsim.cell.faults import draw_faults
 from rramsim.cell.laws import ErrorLaw, LognormalLaw, NormalLaw
-from rramsim.cell.noise import read_sigma
+from rramsim.cell.noise import fast_trap_mean, read_sigma
 from rramsim.cell.stress import StressTables, add_solved
 from rramsim.checks import InputError, check_array
 from rramsim.kernels import cell as kernels, write as write_kernels
@@ -203,6 +203,17 @@ class CellArray:
         view = self._g.view()
         view.setflags(write=False)
         return view
+
+    def read_mean(self) -> NDArray[np.float32]:
+        """Mean conductance [S] of each cell over many reads, read only.
+
+        A trap that switches faster than reads lowers the mean by occupancy x change, see `TelegraphConfig`.
+        """
+        if not self._trap.size or self._captured.size:
+            return self.conductance
+        mean = fast_trap_mean(self._g, self.config, self._trap)
+        mean.setflags(write=False)
+        return mean
 
     @property
     def write_count(self) -> NDArray[np.uint32]:

@@ -306,6 +306,8 @@ class CellsConfig:
         wanted = {"lognormal": _SIGMAS[:2], "additive": _SIGMAS[:1], "normal": _SIGMAS[2:]}.get(self.law)
         if wanted and given and given[0] not in wanted:
             raise InputError(f"law {self.law!r} takes {' or '.join(wanted)}, got {given[0]}")
+        if wanted and self.parameters:
+            raise InputError(f"parameters needs a registered error law; {self.law!r} takes none")
         self.error_law()
 
     @property

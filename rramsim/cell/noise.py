@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from rramsim.cell.config import CellsConfig
 from rramsim.cell.laws import polynomial
 
-__all__ = ["read_sigma", "telegraph_amplitude"]
+__all__ = ["fast_trap_mean", "read_sigma", "telegraph_amplitude"]
 
 BLOCK_CELLS = 1 << 16  # cells at a time, in double precision: bounds the memory
 
@@ -19,6 +19,15 @@ def telegraph_amplitude(g: NDArray[np.floating], config: CellsConfig) -> NDArray
     position = np.log(np.maximum(np.asarray(g, float), 1e-12) / scale.g_min) / np.log(scale.on_off_ratio)
     position = np.clip(position, 0.0, 1.0)
     return telegraph.amplitude_low + position * (telegraph.amplitude_high - telegraph.amplitude_low)
+
+
+def fast_trap_mean(
+    g: NDArray[np.float32], config: CellsConfig, trap: NDArray[np.uint8]
+) -> NDArray[np.float32]:
+    """Mean conductance [S] of cells whose marked traps switch faster than reads."""
+    amplitude = telegraph_amplitude(g, config)
+    captured = config.telegraph.occupancy * amplitude / (1.0 + amplitude)
+    return np.where(trap > 0, g * (1.0 - captured), g).astype(np.float32)
 
 
 def read_sigma(

@@ -8,7 +8,7 @@ from rramsim.cell import CellsConfig, DisturbConfig, FaultsConfig
 from rramsim.checks import InputError
 from rramsim.chip.converters import ConverterConfig
 from rramsim.chip.layout import MappingConfig
-from rramsim.circuit.wiring import WiresConfig
+from rramsim.circuit.wiring import ALPHA_V_MAX, WiresConfig
 from rramsim.config import check_settings, setting
 
 __all__ = ["ChipConfig"]
@@ -49,8 +49,33 @@ class ChipConfig:
                 )
         if self.cells.iv_alpha and self.disturb.enabled and self.disturb.mode == "exact":
             raise InputError("disturb.mode 'exact' needs linear cells (iv_alpha = 0); choose 'fast'")
+        drive = self.cells.iv_alpha * self.converters.v_read
+        if drive > ALPHA_V_MAX:
+            raise InputError(
+                f"cells.iv_alpha times converters.v_read must not exceed {ALPHA_V_MAX:g}, got {drive:g}: "
+                f"published cells have iv_alpha of 1 to 20 1/V, got {self.cells.iv_alpha:g}"
+            )
         if self.wires is not None and self.wires.alpha:
             raise InputError(
                 f"wires.alpha must be 0 on a chip, got {self.wires.alpha:g} 1/V: the law of a chip's cells "
                 "is cells.iv_alpha"
             )
+        if self.mapping.placement == "packed" and self.disturb.enabled:
+            raise InputError(
+                "placement 'packed' needs disturb.law 'none' or mode 'off': reads of one layer would stress "
+                "others on the same word lines, which is not modelled; choose placement 'full'"
+            )
+        if self.cells.iv_alpha and self.wires is not None and self.mapping.unused == "floating":
+            raise InputError("unused = 'floating' needs linear cells (iv_alpha = 0) where lines are wires")
+        errors = self.converters.errors
+        if self.disturb.enabled and errors is not None and (errors.dac_inl or errors.dac_dnl):
+            raise InputError(
+                "disturb needs even DAC steps: set converters.errors.dac_inl and dac_dnl to 0; a histogram "
+                "of codes stands for the voltages of reads"
+            )
+
+    @property
+    def noisy_reads(self) -> bool:
+        """Whether conductances fluctuate from read to read."""
+        telegraph = self.cells.telegraph
+        return self.cells.read_noise.enabled or (telegraph.fraction > 0.0 and telegraph.lifetime == 0.0)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from rramsim.blackbox.windows import border_classes
 from rramsim.cell import DisturbConfig
 from rramsim.chip.drive import Drive, drive_matrix
-from rramsim.chip.tiles import LayerArray
+from rramsim.chip.layer_array import LayerArray
 from rramsim.kernels import read as read_kernels
 from rramsim.kernels.windows import Geometry
 
@@ -154,14 +154,15 @@ class ReadStress:
             voltages = steps * drive.v_lsb
         if drive.converters.drive == "two_phase":
             voltages = np.abs(voltages)
-        slope = offset = None
-        if self._array.wires is not None:
-            slope, offset = self._cell_drive(n_reads, counts @ voltages, counts @ voltages**2)
-        self._array.cells.add_reads(counts, voltages, slope, offset)
+        counts = self._array.layout.on_word_lines(counts)
+        slopes: dict[str, Any] = {}
+        if self._array.wired:
+            slopes = self._cell_drive(n_reads, counts @ voltages, counts @ voltages**2)
+        self._array.add_reads(counts, voltages, slopes)
 
     def _cell_drive(
         self, n_reads: float, sums: NDArray[np.float64], squares: NDArray[np.float64]
-    ) -> tuple[NDArray[Any], NDArray[Any]]:
+    ) -> dict[str, Any]:
         """Slope and offset of every cell, computed anew when inputs or conductances have moved.
 
         Inputs are compared over twice as many reads as before, so that chance moves little.
@@ -178,14 +179,17 @@ class ReadStress:
             last["n"] = np.minimum(window["n"], DRIVE_STEPS * self._config.state_step)
             self._window = {}
         if renew:
-            assert array.wires is not None
-            slope, offset = array.cell_drive(v_mean, v_rms, array.wires)
-            slope.setflags(write=False)  # lets the cells keep tables made for them
-            offset.setflags(write=False)
-            self._slopes = {"g": g.copy(), "v_mean": v_mean, "v_rms": v_rms, "slope": slope, "offset": offset}
+            self._slopes = {
+                "g": g.copy(),
+                "v_mean": v_mean,
+                "v_rms": v_rms,
+                **array.cell_drive(v_mean, v_rms),
+            }
+            for value in self._slopes.values():
+                value.setflags(write=False)  # lets the cells keep tables made for them
             self._slopes["n"] = np.minimum(window["n"], DRIVE_STEPS * self._config.state_step)
             self._window = {}
-        return self._slopes["slope"], self._slopes["offset"]
+        return self._slopes
 
     def _act_exactly(self, data: NDArray[Any], geometry: Geometry | None, *, refresh: bool) -> None:
         """Stress of every cell from its own solved voltage in every vector and pass: slow."""
@@ -196,8 +200,8 @@ class ReadStress:
             for v_in in np.array_split(drive, max(1, len(drive) // EXACT_VECTORS))
         ]
         for index, v_in in enumerate(parts):
-            v_cell = self._array.cell_voltages(v_in.astype(np.float64))
-            self._array.cells.add_cell_voltages(v_cell, refresh=refresh and index == len(parts) - 1)
+            v_in = self._array.layout.on_word_lines(v_in.T.astype(np.float64)).T
+            self._array.add_exactly(v_in, refresh=refresh and index == len(parts) - 1)
 
     def age(self, n_reads: float, codes: NDArray[Any] | None) -> None:
         """Let `n_reads` vectors with the distribution of `codes` act at once; full drive for None."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -14,17 +14,21 @@ from numpy.typing import NDArray
 from rramsim.blackbox.codes import adc_code_max
 from rramsim.blackbox.mapping import conductance_unit, reference_level
 from rramsim.blackbox.protocol import LayerCosts, LayerInfo, Reading
+from rramsim.blackbox.windows import WindowCodes
 from rramsim.cell import CellArray
 from rramsim.chip.config import ChipConfig
 from rramsim.chip.disturbance import ReadStress
 from rramsim.chip.drive import Drive, drive_matrix
+from rramsim.chip.layer_array import LayerArray
 from rramsim.chip.layout import TileLayout
-from rramsim.chip.tiles import LayerArray
+from rramsim.chip.mismatch import DAC_FRACTION, Mismatch
 from rramsim.kernels import read as read_kernels
 from rramsim.kernels.windows import Geometry
 from rramsim.streams import Cause, key, normal_table, text_key
 
 __all__ = ["ChipLayer"]
+
+LAID_OUT = 8192  # vectors laid out as a matrix at a time
 
 
 class ChipLayer:
@@ -50,11 +54,12 @@ class ChipLayer:
         self._keys = (chip, text_key(name))
         self._seed = seed
         cells = CellArray(
-            (n_rows, layout.n_lines), config.cells, config.faults, config.disturb, seed=seed, keys=self._keys
-        )
-        self.array = LayerArray(
-            layout, cells, config.wires, per_line=converters.adc_per_line, tolerance=config.state_tolerance
-        )
+            (layout.n_word_lines, layout.n_lines), config.cells, config.faults, config.disturb,
+            seed=seed, keys=self._keys,
+        )  # fmt: skip
+        self.array = LayerArray(layout, cells, per_line=converters.adc_per_line)
+        self.mismatch = Mismatch(converters, layout, self.array.n_channels, seed, self._keys)
+        self.array.driver_gain = self.mismatch.driver_gain()
         self.info = LayerInfo(
             name=name,
             n_rows=n_rows,
@@ -62,7 +67,7 @@ class ChipLayer:
             cells_per_weight=mapping.cells_per_weight,
             row_tiles=layout.row_tiles,
             n_col_tiles=len(layout.col_tiles),
-            g_unit=conductance_unit(mapping.kind, levels),
+            g_unit=layout.n_copies * conductance_unit(mapping.kind, levels),
         )
         self.converters = converters
         self.adc_key = key(seed, Cause.ADC_NOISE, *self._keys)
@@ -70,7 +75,7 @@ class ChipLayer:
         self.drive = Drive(converters, signed=False, v_full=converters.v_read)
         self.output_range = 0.0  # [A]; 0 means not configured yet
         self.n_read = 0  # vectors so far: the counter of read and ADC noise
-        self.costs = LayerCosts(weight_cells=self.info.n_cells)
+        self.costs = LayerCosts(weight_cells=self.n_weight_cells)
         self.reference_written = False
         self.n_levels = len(levels)
         self._settings: tuple[Any, ...] = ()
@@ -78,6 +83,11 @@ class ChipLayer:
         self._weights = np.stack([powers, -powers], axis=1).ravel() if converters.adc_per_line else powers
         # None on a fork, whose reads leave no traces
         self.stress = ReadStress(self.array, self.drive, config.disturb) if config.disturb.enabled else None
+
+    @property
+    def n_weight_cells(self) -> int:
+        """Cells that hold weights, copies counted."""
+        return self.array.layout.n_copies * self.info.n_cells
 
     # -- writing ------------------------------------------------------------------------------
 
@@ -93,9 +103,11 @@ class ChipLayer:
             line_mask[:, layout.reference_lines] = True
             self.reference_written = True
         self.advance()
-        report = self.array.write(line_levels, line_mask)
+        report = self.array.write(layout.on_word_lines(line_levels), layout.on_word_lines(line_mask))
         costs = self.costs
-        costs.cell_writes += int(report.n_cells)
+        n_references = layout.n_copies * int(line_mask[:, layout.reference_lines].sum())
+        costs.cell_writes += int(report.n_cells) - n_references
+        costs.reference_writes += n_references
         costs.pulses += int(report.n_pulses)
         costs.max_cycles = int(self.array.cells.write_count.max())
         costs.seconds += report.seconds or 0.0
@@ -119,7 +131,7 @@ class ChipLayer:
     def wait(self, seconds: float) -> None:
         """Let time pass [s]: cells relax and drift."""
         self.advance()
-        self.array.cells.wait(seconds)
+        self.array.wait(seconds)
 
     def age(self, n_reads: float, codes: NDArray[Any] | None) -> None:
         """Let `n_reads` vectors with the distribution of `codes` act at once; full drive for None."""
@@ -186,11 +198,16 @@ class ChipLayer:
         Entries are vectors of codes (n_vectors, n_rows), or maps (n_images, c, h, w) with a geometry.
         """
         each = geometry.out_h * geometry.out_w if geometry else 1
-        if not self.array.linear:
-            where = slice(first * each, last * each)
-            part = total[:, :, where].copy(), saturated[:, :, where].copy()
-            self._read_nonlinear(data[first:last], geometry, *part)
-            total[:, :, where], saturated[:, :, where] = part
+        steps = self.mismatch.dac_steps(self.drive.signed)
+        if steps is not None or not self.array.linear:
+            at_once = max(1, LAID_OUT // each)
+            for begin in range(first, last, at_once):
+                part = data[begin : min(begin + at_once, last)]
+                where = slice(begin * each, (begin + len(part)) * each)
+                done = (begin - first) * each
+                sums, marks = total[:, :, where].copy(), saturated[:, :, where].copy()
+                self._read_laid_out(_laid_out(part, geometry, steps), done, sums, marks)
+                total[:, :, where], saturated[:, :, where] = sums, marks
             return
         settings = (self.array.packed(), self._conversion(total.dtype, self.n_read - first * each))
         n_threads = get_num_threads()
@@ -210,7 +227,7 @@ class ChipLayer:
         if self._settings[:1] != (key,):
             code_max = adc_code_max(self.converters.adc_bits)
             conversion = read_kernels.Conversion(
-                gain=code_max / self.output_range * self.drive.v_lsb,
+                gain=code_max / self.output_range * self._v_step,
                 sigma=self.converters.adc_noise * code_max / adc_code_max(8),
                 code_max=float(code_max),
                 adc_key=self.adc_key,
@@ -220,25 +237,38 @@ class ChipLayer:
                 scales=self._scales().astype(total_type),
                 tiles=np.array(self.info.row_tiles, dtype=np.int64),
                 table=normal_table(),
+                adc_gain=self.mismatch.adc_gain,
+                adc_offset=self.mismatch.adc_offset,
+                adc_edges=self.mismatch.adc_edges,
             )
             self._settings = (key, conversion)
         return self._settings[1]._replace(first_vector=first_vector)
 
-    def _read_nonlinear(
-        self,
-        data: NDArray[Any],
-        geometry: Geometry | None,
-        total: NDArray[Any],
-        saturated: NDArray[np.bool_],
+    @property
+    def _v_step(self) -> float:
+        """Voltage [V] of a step of laid-out codes."""
+        even = self.mismatch.dac_steps(self.drive.signed) is None
+        return self.drive.v_lsb if even else self.drive.v_lsb / 2**DAC_FRACTION
+
+    def _read_laid_out(
+        self, codes: NDArray[np.integer], done: int, total: NDArray[Any], saturated: NDArray[np.bool_]
     ) -> None:
-        """Non-linear cells: Kirchhoff's laws for every vector, then the same conversion. Slow."""
-        conversion = self._conversion(total.dtype, self.n_read)
+        """Read a matrix of codes or of DAC steps, `done` vectors after the first of `_read`."""
+        conversion = self._conversion(total.dtype, self.n_read + done)
+        if self.array.linear:
+            n_threads = get_num_threads()
+            read_kernels.read_rows(
+                codes, 0, len(codes), self.array.packed(), conversion, n_threads, total, saturated
+            )
+            return
+        # non-linear cells: Kirchhoff's laws for every vector, then the same conversion. Slow.
         n_passes = len(conversion.passes)
         for index, (bit, sign) in enumerate(conversion.passes):
-            drive = drive_matrix(data, geometry, bit, sign)
+            drive = drive_matrix(codes, None, bit, sign)
             for tile, (top, bottom) in enumerate(conversion.tiles):
-                current = self.array.currents(slice(top, bottom), drive[:, top:bottom] * self.drive.v_lsb)
-                scaled = np.ascontiguousarray(current.T / np.float32(self.drive.v_lsb))
+                normals = _Normals(self.read_key, conversion.first_vector, tile * n_passes + index)
+                current = self.array.currents(tile, drive[:, top:bottom] * self._v_step, normals)
+                scaled = np.ascontiguousarray(current.T / np.float32(self._v_step))
                 out = tile if total.shape[0] > 1 else 0
                 read_kernels.convert_currents(
                     scaled, tile * n_passes + index, index, conversion, total[out], saturated[out]
@@ -246,15 +276,18 @@ class ChipLayer:
 
     # -- copies and state -----------------------------------------------------------------------
 
-    def fork(self, stream: int, first_vector: int) -> ChipLayer:
-        """Copy for evaluation: own costs and noise stream, and its reads leave no disturbance."""
+    def fork(self, array: LayerArray, stream: int, first_vector: int) -> ChipLayer:
+        """Copy for evaluation around a copy of the array.
+
+        It has its own costs and noise stream, and its reads leave no disturbance.
+        """
         twin = copy.copy(self)
-        twin.array = copy.deepcopy(self.array)
+        twin.array = array
         twin.stress = None
         twin.adc_key = key(self._seed, Cause.EVALUATION, *self._keys, stream, 0)
         twin.read_key = key(self._seed, Cause.EVALUATION, *self._keys, stream, 1)
         twin.n_read = first_vector
-        twin.costs = LayerCosts(weight_cells=self.info.n_cells)
+        twin.costs = LayerCosts(weight_cells=self.n_weight_cells)
         return twin
 
     def state_dict(self) -> dict[str, Any]:
@@ -281,3 +314,29 @@ class ChipLayer:
         if self.stress is not None and state["stress"] is not None:
             self.stress.load_state_dict(state["stress"], self.drive)
         self.costs = LayerCosts(**state["costs"])
+
+
+class _Normals:
+    """Standard normal numbers of cells' read noise, keyed by layer, tile, pass and vector."""
+
+    def __init__(self, key: np.uint64, first_vector: int, counter: int) -> None:
+        self._key, self._vector, self._counter = int(key), first_vector, counter
+
+    def __call__(
+        self, n_vectors: int, shape: tuple[int, ...], part: int = 0
+    ) -> Iterator[NDArray[np.float64]]:
+        """Numbers of the given shape for each of the next vectors; `part` tells arrays apart."""
+        for vector in range(self._vector, self._vector + n_vectors):
+            bits = np.random.Philox(key=self._key, counter=[0, part, self._counter, vector])
+            yield np.random.Generator(bits).standard_normal(shape)
+
+
+def _laid_out(
+    data: NDArray[Any], geometry: Geometry | None, steps: NDArray[np.int32] | None
+) -> NDArray[np.integer]:
+    """Codes, or what each row's DAC makes of them (signed codes count from the smallest), as a matrix."""
+    codes = data if geometry is None else np.asarray(WindowCodes(data, geometry))
+    if steps is None:
+        return codes
+    zero = steps.shape[1] // 2 if steps.shape[1] % 2 else 0
+    return steps[np.arange(len(steps)), codes + zero]

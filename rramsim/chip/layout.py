@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,9 +25,29 @@ class MappingConfig:
     n_slices: int = setting(2, "1", "digits of a weight, for the kind sliced", "[1, 64]")
     tile_rows: int = setting(128, "1", "word lines of an array", "[1, 65536]")
     tile_cols: int = setting(128, "1", "bit lines of an array", "[1, 65536]")
+    placement: Literal["cropped", "full", "packed"] = setting(
+        "cropped", "", "arrays cut to the layer, a whole array per block, or blocks that share arrays",
+        choices=("cropped", "full", "packed"),
+    )  # fmt: skip
+    unused: Literal["reset", "floating"] = setting(
+        "reset",
+        "",
+        "lines without weights: at 0 V with reset cells, or left open",
+        choices=("reset", "floating"),
+    )
+    copies: int = setting(1, "1", "word lines that each row drives; their currents add", "[1, 65536]")
 
     def __post_init__(self) -> None:
         check_settings(self)
+        if self.copies > self.tile_rows:
+            raise InputError(
+                f"copies must lie in 1 ... tile_rows = {self.tile_rows}, got {self.copies}: every copy "
+                "takes word lines of the same array"
+            )
+        if self.placement == "cropped" and self.unused == "floating":
+            raise InputError(
+                "unused = 'floating' needs placement 'full' or 'packed': cropped arrays have no unused lines"
+            )
         if self.weights_per_tile < 1:
             raise InputError(
                 f"tile_cols must hold at least one weight and its reference, got {self.tile_cols} bit lines"
@@ -56,7 +76,8 @@ class TileLayout:
     """Physical lines of one layer: word lines as rows, bit lines tile after tile.
 
     `line_of` has shape (n_cols, cells_per_weight): the bit line of each cell;
-    `reference_of` (n_cols,) the reference line of each weight column (-1 without one).
+    `reference_of` (n_cols,) the reference line of each weight column (-1 without one);
+    `row_of` (copies, n_rows) the word lines that each row drives.
     """
 
     n_rows: int
@@ -66,6 +87,7 @@ class TileLayout:
     line_tiles: tuple[tuple[int, int], ...]  # bit lines
     line_of: NDArray[np.int64]
     reference_of: NDArray[np.int64]
+    row_of: NDArray[np.int64]
 
     @classmethod
     def build(cls, n_rows: int, n_cols: int, config: MappingConfig) -> TileLayout:
@@ -73,9 +95,8 @@ class TileLayout:
         if n_rows < 1 or n_cols < 1:
             raise InputError(f"a layer needs at least one row and one column, got {n_rows} x {n_cols}")
         cells, per_tile = config.cells_per_weight, config.weights_per_tile
-        rows = tuple(
-            (first, min(first + config.tile_rows, n_rows)) for first in range(0, n_rows, config.tile_rows)
-        )
+        per_array = config.tile_rows // config.copies
+        rows = tuple((first, min(first + per_array, n_rows)) for first in range(0, n_rows, per_array))
         cols = tuple((first, min(first + per_tile, n_cols)) for first in range(0, n_cols, per_tile))
         line_of = np.empty((n_cols, cells), dtype=np.int64)
         reference_of = np.full(n_cols, -1, dtype=np.int64)
@@ -90,7 +111,38 @@ class TileLayout:
                 reference_of[first:last] = line
                 line += 1
             lines.append((start, line))
-        return cls(n_rows, n_cols, rows, cols, tuple(lines), line_of, reference_of)
+        row_of = np.empty((config.copies, n_rows), dtype=np.int64)
+        for first, last in rows:
+            starts = config.copies * first + (last - first) * np.arange(config.copies)
+            row_of[:, first:last] = starts[:, None] + np.arange(last - first)
+        return cls(n_rows, n_cols, rows, cols, tuple(lines), line_of, reference_of, row_of)
+
+    @property
+    def n_copies(self) -> int:
+        """Word lines that each row drives."""
+        return len(self.row_of)
+
+    @property
+    def n_word_lines(self) -> int:
+        """Word lines of all row tiles."""
+        return self.row_of.size
+
+    @property
+    def word_line_tiles(self) -> tuple[tuple[int, int], ...]:
+        """First and one-past-last word line of each row tile."""
+        return tuple((self.n_copies * first, self.n_copies * last) for first, last in self.row_tiles)
+
+    def on_word_lines(self, rows: NDArray[Any]) -> NDArray[Any]:
+        """Values of rows (axis 0) at the word lines that they drive."""
+        if self.n_copies == 1:
+            return rows
+        result = np.empty((self.n_word_lines, *rows.shape[1:]), dtype=rows.dtype)
+        result[self.row_of] = rows
+        return result
+
+    def over_copies(self, word_lines: NDArray[Any]) -> NDArray[Any]:
+        """Sum over the copies of each row, axis 0 word lines to rows."""
+        return word_lines if self.n_copies == 1 else word_lines[self.row_of].sum(axis=0)
 
     @property
     def n_lines(self) -> int:

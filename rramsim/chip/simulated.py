@@ -15,12 +15,19 @@ from numpy.typing import ArrayLike, NDArray
 from rramsim.blackbox.codes import dac_codes
 from rramsim.blackbox.protocol import Datasheet, LayerInfo, Ledger, Reading
 from rramsim.blackbox.windows import WindowCodes
+from rramsim.cell import CellArray
 from rramsim.checks import InputError, NoEffectWarning, nearest_name
 from rramsim.chip.config import ChipConfig
 from rramsim.chip.layer import ChipLayer
-from rramsim.chip.tiles import refresh_all
+from rramsim.chip.layer_array import refresh_all
+from rramsim.chip.placement import ChipMap, place_layers
+from rramsim.chip.tiles import Tile
+from rramsim.circuit.wiring import WiresConfig
+from rramsim.streams import text_key
 
 __all__ = ["ChipConfig", "SimulatedChip"]
+
+AROUND = "cells around layers"  # names the draws of cells that belong to no layer
 
 
 class SimulatedChip:
@@ -31,7 +38,7 @@ class SimulatedChip:
     config : ChipConfig
         The kind of chip.
     shapes : mapping of str to (n_rows, n_cols)
-        Layers in network order; see `rramsim.Deployment.shapes`.
+        Layers in network order; see `rramsim.layer_shapes`.
     seed, chip : int
         Together they name the individual: the same pair has the same cells.
     """
@@ -55,6 +62,38 @@ class SimulatedChip:
             for name, (n_rows, n_cols) in shapes.items()
         }
         self._infos = {name: layer.info for name, layer in self._layers.items()}
+        layouts = {name: layer.array.layout for name, layer in self._layers.items()}
+        self._map = place_layers(layouts, config.mapping)
+        if config.wires is not None:
+            tiles = self._build_tiles(config.wires)
+            for name, layer in self._layers.items():
+                layer.array.put_on(tiles, self._map.places[name])
+
+    def _build_tiles(self, wires: WiresConfig) -> list[Tile]:
+        """The physical arrays, each full of reset cells where no layer lies."""
+        config, filled = self.config, np.zeros(len(self._map.shapes), dtype=np.int64)
+        for own in self._map.places.values():
+            for place in own:
+                filled[place.tile] += place.n_rows * place.n_lines
+        tiles = []
+        for number, shape in enumerate(self._map.shapes):
+            around = None
+            if filled[number] < shape[0] * shape[1]:
+                keys = (self.chip, text_key(AROUND), number)
+                around = CellArray(
+                    shape, config.cells, config.faults, config.disturb, seed=self.seed, keys=keys
+                )
+            tiles.append(
+                Tile(
+                    shape,
+                    wires,
+                    around=around,
+                    floating=config.mapping.unused == "floating",
+                    noisy=config.noisy_reads,
+                    tolerance=config.state_tolerance,
+                )
+            )
+        return tiles
 
     # -- protocol -----------------------------------------------------------------------------
 
@@ -74,6 +113,7 @@ class SimulatedChip:
             tile_cols=mapping.tile_cols,
             t_read=converters.t_read,
             input_mode=converters.input_mode,
+            drive=converters.drive,
             adc_per_line=converters.adc_per_line,
             error_law=cells.law,
         )
@@ -211,10 +251,18 @@ class SimulatedChip:
         """
         first = {} if first_vectors is None else first_vectors
         twin = copy.copy(self)
+        # layers may share arrays: their copies must share the copies
+        arrays = copy.deepcopy([item.array for item in self._layers.values()])
         twin._layers = {
-            name: item.fork(stream, int(first[name]) if first else 0) for name, item in self._layers.items()
+            name: item.fork(array, stream, int(first[name]) if first else 0)
+            for (name, item), array in zip(self._layers.items(), arrays, strict=True)
         }
         return twin
+
+    @property
+    def map(self) -> ChipMap:
+        """Where every layer lies on the chip's arrays."""
+        return self._map
 
     @property
     def solution_error(self) -> float:
@@ -222,9 +270,15 @@ class SimulatedChip:
         return max(item.array.worst_error for item in self._layers.values())
 
     def conductances(self, layer: str) -> NDArray[np.float32]:
-        """Present conductance of the weights' cells [S], shape (n_rows, n_cols, cells_per_weight)."""
+        """Present conductance of the weights' cells [S], shape (n_rows, n_cols, cells_per_weight).
+
+        With copies their mean.
+        """
         array = self._layer(layer).array
-        return array.cells.conductance[:, array.layout.line_of]
+        g = array.layout.over_copies(array.cells.conductance)
+        if array.layout.n_copies > 1:
+            g = g / np.float32(array.layout.n_copies)
+        return g[:, array.layout.line_of]
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that changes over a chip's life, as nested dicts of arrays and numbers."""

@@ -1,294 +1,265 @@
-"""The arrays of one layer: a state (cells) that answers an input voltage with currents.
-
-Linear arrays answer through their *effective matrix*, computed once per programmed state:
-the cells' conductance without wires, the exact solution of Kirchhoff's laws with them.
-Arrays of non-linear cells solve the circuit for every vector (slow).
-"""
+"""Physical arrays with wires: the blocks of layers on them, the reset cells around, their solutions."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rramsim.cell import CellArray, WriteReport
-from rramsim.chip.layout import TileLayout
+from rramsim.cell import CellArray
 from rramsim.circuit.wiring import WiresConfig
-from rramsim.kernels.convolution import pack_weights
-from rramsim.kernels.read import Matrices
 
-__all__ = ["LayerArray", "refresh_all"]
+__all__ = ["Block", "Host", "Tile", "bring_up"]
+
+SOLVE_TILES = 64  # tiles of one threaded batch: keeps every thread busy and bounds the memory
 
 
-class LayerArray:
-    """Cells of one layer on its tiles.
+class Host(Protocol):
+    """What a tile asks of a layer's arrays."""
 
-    A *channel* is what one ADC conversion sees: the difference of two bit lines
-    (`pairs`), or each weight-holding line by itself (`lines`). Channels are ordered
-    (column, slice) or (column, cell).
+    cells: CellArray
+
+    def take(self, block: Block, matrix: NDArray[np.float64], ratio: NDArray[np.float64]) -> None:
+        """Keep a new solution of a block."""
+
+    def take_noise(
+        self, block: Block, slope: NDArray[Any], voltage: NDArray[Any], leaves: NDArray[Any]
+    ) -> None:
+        """Keep `rramsim.circuit.estimates.noise_transfer` of a block."""
+
+    def follow(self, block: Block) -> None:
+        """Let the old solution of a block follow its cells."""
+
+
+class Block(NamedTuple):
+    """Part of a layer on a tile."""
+
+    host: Host
+    rows: slice  # of the layer's word lines
+    lines: slice  # of the layer's bit lines
+    on_rows: slice  # the same lines on the tile
+    on_lines: slice
+    halves: tuple[NDArray[np.int64], NDArray[np.int64]]  # word lines on the tile of upper and lower rows
+
+
+class Tile:
+    """One physical array.
 
     Parameters
     ----------
-    layout : TileLayout
-        Where cells sit.
-    cells : CellArray
-        State of all cells, shape (layout.n_rows, layout.n_lines).
-    wires : WiresConfig or None
-        Line resistances; None for ideal wires.
-    per_line : bool
-        Channels are single bit lines.
+    shape : (int, int)
+        Word lines and bit lines.
+    wires : WiresConfig
+    around : CellArray or None
+        Cells of the whole array in their reset state, which show where no layer lies; None where
+        layers fill the array.
+    floating : bool
+        Leave lines without weights open; otherwise they are driven at 0 V or grounded.
+    noisy : bool
+        Keep what read noise needs of each solution.
     tolerance : float
-        Output error, over the tile's full scale, that an old solution of a tile may cause before the tile
-        is solved again (0 solves after every change). Until then each cell's share of the solution
+        Output error, over the tile's full scale, that an old solution may cause before the tile is
+        solved again (0 solves after every change). Until then each cell's share of the solution
         follows its conductance; what the change of line currents does to the shares is the
         error: estimated as the largest voltage drop times the largest relative change of a line's sum.
     """
 
     def __init__(
         self,
-        layout: TileLayout,
-        cells: CellArray,
-        wires: WiresConfig | None,
+        shape: tuple[int, int],
+        wires: WiresConfig,
         *,
-        per_line: bool = False,
+        around: CellArray | None = None,
+        floating: bool = False,
+        noisy: bool = False,
         tolerance: float = 0.0,
     ) -> None:
-        self.layout = layout
-        self.cells = cells
-        self.wires = wires
-        self.alpha = cells.config.iv_alpha
-        plus, minus = layout.line_of[:, 0::2], layout.line_of[:, 1::2]
-        if layout.reference_lines.size:
-            plus, minus = layout.line_of, layout.reference_of[:, None]
-        self.n_channels = (layout.line_of if per_line else plus).size  # conversions per row tile
-        self._plus = _columns((layout.line_of if per_line else plus).ravel())
-        self._minus = None if per_line else _columns(minus.ravel())
-        self._effective: NDArray[np.float32] = np.empty((layout.n_rows, layout.n_lines), dtype=np.float32)
-        self._matrix = np.empty((layout.n_rows, self.n_channels), dtype=np.float32)
-        self._solved: NDArray[np.float32] | None = None  # conductances of each tile's last solution
-        self.tolerance = tolerance
-        self._ratio = np.ones_like(self._effective)  # effective over own conductance when last solved
-        self._drop = np.zeros(len(self.tiles()))  # largest relative loss of a cell in each tile
-        self._rewritten = np.zeros(len(self.tiles()), dtype=bool)  # tiles written since their last solution
+        self.shape, self.wires, self.around = shape, wires, around
+        self.floating, self.noisy, self.tolerance = floating, noisy, tolerance
+        self.blocks: list[Block] = []
+        self.solved: NDArray[np.float32] | None = None  # conductances of the last solution
+        self.drop = 0.0  # largest relative loss of a cell
+        self.rewritten = False  # written since the last solution
         self.worst_error = 0.0  # largest estimated output error of a solution that was kept
-        self.n_solved = 0  # tiles solved so far
-        self._variance: NDArray[np.float32] | None = None
-        self._reference_variance: NDArray[np.float32] | None = None
-        self._packed: Matrices | None = None
-        self._seen_version = -1
+        self.n_solved = 0
 
     @property
-    def linear(self) -> bool:
-        """Whether a matrix describes the arrays."""
-        return self.alpha == 0.0
+    def version(self) -> int:
+        """Grows whenever a conductance may have changed."""
+        around = 0 if self.around is None else self.around.version
+        return around + sum(block.host.cells.version for block in self.blocks)
 
-    @property
-    def stale(self) -> bool:
-        """Whether a cell has changed since the matrices were made."""
-        return self._seen_version != self.cells.version
+    def owned_by(self, host: Host) -> bool:
+        """Whether `host` was placed here first: it keeps the tile's state."""
+        return self.blocks[0].host is host
 
-    def write(self, levels: NDArray[np.integer], mask: NDArray[np.bool_]) -> WriteReport:
-        """`CellArray.write`; tiles with written cells will be solved again, whatever the tolerance."""
-        for index, tile in enumerate(self.tiles()):
-            self._rewritten[index] |= mask[tile].any()
-        return self.cells.write(levels, mask)
+    def conductance(self) -> NDArray[np.float32]:
+        """Present mean conductance [S] of every cell, shape `shape`."""
+        g = np.empty(self.shape, np.float32) if self.around is None else self.around.read_mean().copy()
+        for block in self.blocks:
+            g[block.on_rows, block.on_lines] = block.host.cells.read_mean()[block.rows, block.lines]
+        return g
 
-    def state_dict(self) -> dict[str, Any]:
-        """What present wire solutions belong to, besides the cells' own state."""
-        solved = None if self._solved is None else self._solved.copy()
-        return {"solved": solved, "rewritten": self._rewritten.copy()}
+    def open_lines(self) -> dict[str, NDArray[np.bool_]]:
+        """Masks of floating word and bit lines as the solvers take them."""
+        if not self.floating:
+            return {}
+        word, bit = np.ones(self.shape[0], bool), np.ones(self.shape[1], bool)
+        for block in self.blocks:
+            word[block.on_rows], bit[block.on_lines] = False, False
+        return {"float_word": word, "float_bit": bit}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take up cached matrices as they were at `state_dict`; the cells have their state already."""
-        self._seen_version = -1
-        self._packed = None
-        self._solved = None
-        if state["solved"] is not None:
-            g = np.asarray(state["solved"])
-            _solve([(self, g, index) for index in self._stale_tiles(g)])
-        self._rewritten = np.array(state["rewritten"])
+    # -- solutions of linear cells --------------------------------------------------------------
 
-    def tiles(self) -> list[tuple[slice, slice]]:
-        """Word-line and bit-line range of each tile, row tile by row tile."""
-        return [
-            (slice(*rows), slice(*lines))
-            for rows in self.layout.row_tiles
-            for lines in self.layout.line_tiles
-        ]
+    def check(self) -> NDArray[np.float32] | None:
+        """Conductances to be solved for, or None where the old solution will do and follows."""
+        g = self.conductance()
+        if self.solved is None:
+            return g
+        change = np.abs(g - self.solved)
+        lines = [change.sum(axis=k).max() / max(self.solved.sum(axis=k).max(), 1e-30) for k in (0, 1)]
+        if max(lines) == 0.0:
+            return None
+        error = float(self.drop * max(lines))
+        if error > self.tolerance or self.tolerance == 0.0 or self.rewritten:
+            return g
+        self.worst_error = max(self.worst_error, error)
+        for block in self.blocks:
+            block.host.follow(block)
+        return None
 
-    def refresh(self) -> None:
-        """Bring cached matrices up to the cells' present state.
-
-        With wires, only tiles that were written or have drifted beyond `tolerance` are solved again.
-        """
-        if not self.stale:
-            return
-        g = self.cells.conductance
-        if self.wires is None or not self.linear:
-            self._effective = g
-        else:
-            _solve([(self, g, index) for index in self._stale_tiles(g)])
-        if self._minus is None:
-            self._matrix = np.ascontiguousarray(self._effective[:, self._plus])
-        else:
-            self._matrix = self._effective[:, self._plus] - self._effective[:, self._minus]
-        self._refresh_variance()
-        self._seen_version = self.cells.version
-
-    def _stale_tiles(self, g: NDArray[np.floating]) -> list[int]:
-        """Numbers of the tiles to be solved again; the others follow their cells."""
-        tiles = self.tiles()
-        if self._solved is None:
-            self._solved = np.zeros(g.shape, dtype=np.float32)
-            return list(range(len(tiles)))
-        stale = []
-        for index, tile in enumerate(tiles):
-            before = self._solved[tile]
-            change = np.abs(g[tile] - before)
-            lines = [change.sum(axis=k).max() / max(before.sum(axis=k).max(), 1e-30) for k in (0, 1)]
-            if max(lines) == 0.0:
-                continue
-            error = float(self._drop[index] * max(lines))
-            if error > self.tolerance or self.tolerance == 0.0 or self._rewritten[index]:
-                stale.append(index)
-            else:
-                self.worst_error = max(self.worst_error, error)
-                self._effective[tile] = self._ratio[tile] * g[tile]
-        return stale
-
-    def _take(self, g: NDArray[np.floating], index: int, matrix: NDArray[np.float64]) -> None:
-        """Keep a tile's solution together with the conductances it belongs to."""
-        assert self._solved is not None
-        tile = self.tiles()[index]
-        self._effective[tile], self._solved[tile] = matrix, g[tile]
-        conducts = g[tile] > 0
-        ratio = np.divide(matrix, g[tile], out=np.ones(matrix.shape), where=conducts)
-        self._drop[index], self._rewritten[index] = 1.0 - ratio.min(), False
-        ratio[~conducts] = ratio[conducts].mean() if conducts.any() else 1.0
-        self._ratio[tile] = ratio
+    def take(self, g: NDArray[np.float32], matrix: NDArray[np.float64]) -> None:
+        """Hand a solution on, together with the conductances it belongs to."""
+        self.solved = g
+        drop = 0.0
+        for block in self.blocks:
+            inner = block.on_rows, block.on_lines
+            own, cells = matrix[inner], g[inner]
+            conducts = cells > 0
+            ratio = np.divide(own, cells, out=np.ones(own.shape), where=conducts)
+            drop = max(drop, 1.0 - float(ratio.min()))
+            ratio[~conducts] = ratio[conducts].mean() if conducts.any() else 1.0
+            block.host.take(block, own, ratio)
+        self.drop, self.rewritten = drop, False
         self.n_solved += 1
+        if self.noisy:
+            self._take_noise(g)
 
-    def _refresh_variance(self) -> None:
-        sigma = self.cells.read_sigma()
-        if sigma is None:
-            self._variance = self._reference_variance = None
-            return
-        variance = np.asarray(sigma, dtype=np.float32) ** 2
-        if self.wires is not None and self.linear:
-            variance *= np.square(
-                self._ratio
-            )  # first order: a fluctuation reaches the bit line as current does
-        self._variance = variance[:, self._plus]
-        if self._minus is not None and self.layout.reference_lines.size == 0:
-            self._variance = self._variance + variance[:, self._minus]
-        # a reference line's noise is common to every column it is subtracted from
-        references = self.layout.reference_lines
-        self._reference_variance = variance[:, references] if references.size else None
+    def _take_noise(self, g: NDArray[np.float32]) -> None:
+        from rramsim.circuit.estimates import noise_transfer
 
-    def packed(self) -> Matrices:
-        """What `rramsim.kernels.read` needs of a linear array, brought up to date."""
-        if self._packed is None or self.stale:
-            self.refresh()
-            none = np.empty(0, dtype=np.float32)
-            variance, references = self._variance, self._reference_variance
-            self._packed = Matrices(
-                weights=pack_weights(self._matrix),
-                variances=none if variance is None else pack_weights(variance),
-                references=none if references is None else pack_weights(references),
-                reference_of=self._reference_of_channel(),
-                n_channels=self.n_channels,
-                n_references=0 if references is None else references.shape[1],
-            )
-        return self._packed
+        patterns = np.zeros((2 * len(self.blocks), self.shape[0]))
+        for index, block in enumerate(self.blocks):
+            for half, rows in enumerate(block.halves):
+                patterns[2 * index + half, rows] = 1.0
+        slope, voltage, leaves = noise_transfer(
+            np.asarray(g, np.float64), self.wires, patterns, **self.open_lines()
+        )
+        for index, block in enumerate(self.blocks):
+            inner = block.on_rows, block.on_lines
+            pair = voltage[2 * index : 2 * index + 2][(slice(None), *inner)]
+            block.host.take_noise(block, slope[inner], pair, leaves[inner])
 
-    def _reference_of_channel(self) -> NDArray[np.int64]:
-        """Position of each channel's reference line among the reference lines."""
-        return np.searchsorted(self.layout.reference_lines, self.layout.reference_of)
+    # -- other inputs ---------------------------------------------------------------------------
 
-    def cell_drive(
-        self, v_mean: NDArray[np.float64], v_rms: NDArray[np.float64], wires: WiresConfig
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Slope and offset [V] of cell voltages over the own word line's.
-
-        `v_mean` and `v_rms` (n_rows,) describe each word line's drive [V], silent reads counted.
-        """
-        from rramsim.circuit.estimates import cell_drive
-
-        g = self.cells.conductance
-        slope, offset = np.empty(g.shape), np.empty(g.shape)
-        for tile in self.tiles():
-            rows = tile[0]
-            slope[tile], offset[tile] = cell_drive(g[tile], v_mean[rows], v_rms[rows], wires)
-        return slope, offset
-
-    def cell_voltages(self, v_in: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Voltage [V] across every cell, shape (n_vectors, n_rows, n_lines), for inputs [V]."""
-        g = self.cells.conductance
-        if self.wires is None:
-            return np.repeat(v_in[:, :, None], g.shape[1], axis=2)
-        from rramsim.circuit.solve import cell_voltages
-
-        result = np.empty((len(v_in), *g.shape))
-        for rows, lines in self.tiles():
-            tile = np.asarray(g[rows, lines], dtype=np.float64)
-            result[:, rows, lines] = cell_voltages(tile, v_in[:, rows], self.wires)
+    def on_tile(self, block: Block, values: NDArray[Any], axis: int = 0) -> NDArray[Any]:
+        """Values at a block's word lines (along `axis`) among zeros at all word lines of the tile."""
+        shape = list(values.shape)
+        shape[axis] = self.shape[0]
+        result = np.zeros(shape, dtype=values.dtype)
+        result[(slice(None),) * axis + (block.on_rows,)] = values
         return result
 
-    def currents(self, rows: slice, v_in: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Channel currents [A] of one row tile for inputs [V], shape (n_vectors, n_channels)."""
-        if self.linear:
-            self.refresh()
-            return v_in @ self._matrix[rows]
-        g = np.asarray(self.cells.conductance[rows], dtype=np.float64)
-        lines = np.empty((v_in.shape[0], self.layout.n_lines))
-        v = np.asarray(v_in, dtype=np.float64)
-        if self.wires is None:
-            if self.alpha:
-                lines[:] = (np.sinh(self.alpha * v) / self.alpha) @ g
-        else:
-            from rramsim.circuit.solve import output_currents
+    def currents(self, block: Block, v_in: NDArray[np.float64], alpha: float) -> NDArray[np.float64]:
+        """Currents [A] of a block's bit lines from non-linear cells, (n_vectors, n_lines)."""
+        g = np.asarray(self.conductance(), np.float64)
+        return self.currents_with(block, g, v_in, alpha)
 
-            wires = replace(self.wires, alpha=self.alpha)
-            for first, last in self.layout.line_tiles:
-                lines[:, first:last] = output_currents(g[:, first:last], v, wires)
-        if self._minus is None:
-            return lines[:, self._plus].astype(np.float32)
-        return (lines[:, self._plus] - lines[:, self._minus]).astype(np.float32)
+    def currents_with(
+        self, block: Block, g: NDArray[np.float64], v_in: NDArray[np.float64], alpha: float
+    ) -> NDArray[np.float64]:
+        """`currents` of given conductances [S] of the whole tile."""
+        from rramsim.circuit.solve import output_currents
+
+        wires = replace(self.wires, alpha=alpha)
+        return output_currents(g, self.on_tile(block, v_in, axis=1), wires)[:, block.on_lines]
+
+    def read_sigma(self) -> NDArray[np.float64]:
+        """Standard deviation [S] of every cell in one read."""
+        sigma = np.zeros(self.shape)
+        if self.around is not None and (own := self.around.read_sigma()) is not None:
+            sigma[:] = own
+        for block in self.blocks:
+            own = block.host.cells.read_sigma()
+            if own is not None:
+                sigma[block.on_rows, block.on_lines] = own[block.rows, block.lines]
+        return sigma
+
+    def cell_drive(
+        self, block: Block, v_mean: NDArray[np.float64], v_rms: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Slope and offset [V] of the voltage of every cell of the tile while a block is driven."""
+        from rramsim.circuit.estimates import cell_drive
+
+        g = np.asarray(self.conductance(), np.float64)
+        mean, rms = self.on_tile(block, v_mean), self.on_tile(block, v_rms)
+        return cell_drive(g, mean, rms, self.wires, **self.open_lines())
+
+    def cell_voltages(self, block: Block, v_in: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Voltage [V] across every cell of the tile, (n_vectors, *shape), while a block is driven."""
+        g = np.asarray(self.conductance(), np.float64)
+        v = self.on_tile(block, v_in, axis=1)
+        if self.floating:
+            from rramsim.circuit.solve import prepare
+
+            v_word, v_bit = prepare(g, self.wires, **self.open_lines()).voltages(v)
+            return v_word - v_bit
+        from rramsim.circuit.solve import cell_voltages
+
+        return cell_voltages(g, v, self.wires)
+
+    # -- state ----------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the present solution belongs to, and the cells around."""
+        return {
+            "solved": None if self.solved is None else self.solved.copy(),
+            "rewritten": self.rewritten,
+            "around": None if self.around is None else self.around.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up the solution as it was; the layers' cells have no part in it."""
+        if self.around is not None:
+            self.around.load_state_dict(state["around"])
+        self.solved = None
+        if state["solved"] is not None:
+            _solve([(self, np.asarray(state["solved"]))])
+        self.rewritten = bool(state["rewritten"])
 
 
-SOLVE_TILES = 64  # tiles of one threaded batch: keeps every thread busy and bounds the memory
+def bring_up(tiles: Iterable[Tile]) -> None:
+    """Solve tiles whose cells have changed too much, all together; let the others follow."""
+    jobs = [(tile, tile.check()) for tile in {id(tile): tile for tile in tiles}.values()]
+    _solve([(tile, g) for tile, g in jobs if g is not None])
 
 
-def refresh_all(arrays: list[LayerArray]) -> None:
-    """`LayerArray.refresh` of many layers, their stale tiles solved together.
-
-    Small layers have fewer tiles than there are threads; together they keep all of them busy.
-    """
-    wired = [(a, a.cells.conductance) for a in arrays if a.wires is not None and a.linear and a.stale]
-    _solve([(a, g, index) for a, g in wired for index in a._stale_tiles(g)])
-    for a in arrays:
-        a.refresh()
-
-
-def _solve(jobs: list[tuple[LayerArray, NDArray[np.floating], int]]) -> None:
-    """Solve tiles (array, conductances, number of the tile) in threaded batches."""
-    from rramsim.circuit.solve import effective_conductances
+def _solve(jobs: Sequence[tuple[Tile, NDArray[np.float32]]]) -> None:
+    """Solve tiles for given conductances in threaded batches."""
+    from rramsim.circuit.solve import effective_conductances, prepare
 
     for first in range(0, len(jobs), SOLVE_TILES):
         part = jobs[first : first + SOLVE_TILES]
-        wires = part[0][0].wires
-        assert wires is not None
-        tiles = [np.asarray(g[a.tiles()[index]], dtype=np.float64) for a, g, index in part]
-        for (a, g, index), matrix in zip(part, effective_conductances(tiles, wires), strict=True):
-            a._take(g, index, matrix)
-
-
-def _columns(lines: NDArray[np.int64]) -> Any:
-    """Index of the given columns; a slice where they are evenly spaced, which reads much faster."""
-    steps = np.unique(np.diff(lines))
-    if steps.size != 1 or steps[0] <= 0:
-        return lines
-    return slice(int(lines[0]), int(lines[-1]) + 1, int(steps[0]))
+        arrays = [np.asarray(g, dtype=np.float64) for _, g in part]
+        if part[0][0].floating:
+            solved = [
+                prepare(g, tile.wires, **tile.open_lines()).g_eff
+                for (tile, _), g in zip(part, arrays, strict=True)
+            ]
+        else:
+            solved = effective_conductances(arrays, part[0][0].wires)
+        for (tile, g), matrix in zip(part, solved, strict=True):
+            tile.take(g, matrix)

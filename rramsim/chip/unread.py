@@ -39,6 +39,16 @@ def _drifts(config: ChipConfig) -> bool:
     return config.cells.drift.law != "none"
 
 
+def _polynomials(config: ChipConfig) -> tuple[tuple[float, ...], ...]:
+    drift = config.cells.drift
+    return drift.mean_polynomial, drift.sigma_polynomial, drift.sigma_offset
+
+
+def _polynomial_law(config: ChipConfig) -> bool:
+    """Whether the drift law is one whose change is given by polynomials alone."""
+    return config.cells.drift.law in ("exponential", "logarithmic", "power")
+
+
 def _wears(config: ChipConfig) -> bool:
     wear = config.cells.endurance
     return wear.n_endurance < float("inf") and (wear.window_loss > 0 or wear.sigma_growth > 0)
@@ -83,6 +93,11 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         _table("cells.drift", "t_reference mean_polynomial sigma_polynomial"), _drifts, "cells.drift.law",
+    ),
+    Rule(
+        ("cells.drift.law",),
+        lambda c: bool(c.cells.drift.parameters) or any(map(any, _polynomials(c))) or not _polynomial_law(c),
+        "cells.drift.mean_polynomial or sigma_polynomial",
     ),
     Rule(
         ("cells.drift.sigma_offset",), lambda c: c.cells.drift.law == "logarithmic",

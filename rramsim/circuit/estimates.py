@@ -21,7 +21,7 @@ from rramsim.checks import InputError, check_array
 from rramsim.circuit.solve import cell_voltages, prepare
 from rramsim.circuit.wiring import WiresConfig, check_conductance
 
-__all__ = ["attenuation", "cell_drive", "estimate_conductance", "ideal_conductance"]
+__all__ = ["attenuation", "cell_drive", "estimate_conductance", "ideal_conductance", "noise_transfer"]
 
 
 def ideal_conductance(g: ArrayLike, wires: WiresConfig) -> NDArray[np.float64]:
@@ -85,7 +85,12 @@ def attenuation(g: ArrayLike, wires: WiresConfig) -> NDArray[np.float64]:
 
 
 def cell_drive(
-    g: ArrayLike, v_mean: ArrayLike, v_rms: ArrayLike, wires: WiresConfig
+    g: ArrayLike,
+    v_mean: ArrayLike,
+    v_rms: ArrayLike,
+    wires: WiresConfig,
+    float_word: ArrayLike | None = None,
+    float_bit: ArrayLike | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Slope and offset [V] of each cell's voltage over its own driver's voltage.
 
@@ -97,6 +102,8 @@ def cell_drive(
         Mean and root mean square of each word line's drive [V], zeros counted.
     wires : WiresConfig
         Line resistances.
+    float_word, float_bit : ndarray of bool, optional
+        Lines without driver or ground; v_mean and v_rms of such word lines are 0.
 
     Returns
     -------
@@ -107,10 +114,79 @@ def cell_drive(
     v_mean = check_array(v_mean, "v_mean", shape=(g.shape[0],), unit="V")
     drive = check_array(v_rms, "v_rms", shape=(g.shape[0],), minimum=0.0, unit="V").copy()
     drive[drive == 0.0] = drive.max() if drive.max() > 0.0 else 1.0  # silent lines: any drive will do
+    if float_word is not None:
+        drive[np.asarray(float_word)] = 0.0
     even = np.arange(g.shape[0]) % 2 == 0
     linear = replace(wires, alpha=0.0)  # cells count as linear
-    solution = prepare(g, linear).solve(np.stack([drive * even, drive * ~even, v_mean]))
+    factors = prepare(g, linear, float_word=float_word, float_bit=float_bit)
+    solution = factors.solve(np.stack([drive * even, drive * ~even, v_mean]))
     word = solution.v_word
-    slope = np.where(even[:, None], word[0] - word[1], word[1] - word[0]) / drive[:, None]
+    slope = np.where(even[:, None], word[0] - word[1], word[1] - word[0])
+    slope /= np.where(drive > 0.0, drive, 1.0)[:, None]
     offset = word[2] - solution.v_bit[2] - slope * v_mean[:, None]
     return slope, offset
+
+
+def noise_transfer(
+    g: ArrayLike,
+    wires: WiresConfig,
+    patterns: ArrayLike,
+    float_word: ArrayLike | None = None,
+    float_bit: ArrayLike | None = None,
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """What a small change of each cell's conductance does to its own bit line's current.
+
+    Parameters
+    ----------
+    g : ndarray, shape (n_wl, n_bl)
+        Conductances [S].
+    patterns : ndarray, shape (n_patterns, n_wl)
+        Inputs [V] for which cell voltages are wanted.
+    float_word, float_bit : ndarray of bool, optional
+        Lines without driver or ground.
+
+    Returns
+    -------
+    slope : ndarray, shape (n_wl, n_bl)
+        Voltage across each cell per volt of its own word line's driver, the others at 0 V.
+    voltage : ndarray, shape (n_patterns, n_wl, n_bl)
+        Voltage [V] across each cell for each pattern.
+    leaves : ndarray, shape (n_wl, n_bl)
+        Share of a current injected across a cell that arrives at the ground of its bit line. By
+        reciprocity the cell's voltage when that ground alone is at 1 V.
+
+    Notes
+    -----
+    Slope and `leaves` come from driving every second line, which changes the crossing lines little:
+    within 2 % at 128 x 128 cells, 5 ohm and 40 uS against one solution per line.
+    """
+    g = check_array(g, "g", shape=(None, None), minimum=0.0, unit="S")
+    patterns = check_array(patterns, "patterns", shape=(None, g.shape[0]), unit="V")
+    linear = replace(wires, alpha=0.0)
+    word = np.zeros(g.shape[0], bool) if float_word is None else np.asarray(float_word)
+    bit = np.zeros(g.shape[1], bool) if float_bit is None else np.asarray(float_bit)
+    slope, voltage = _own_lines(g, linear, word, bit, patterns)
+    # the same circuit seen from the bit lines' grounds
+    turned = replace(
+        linear, r_word=wires.r_bit, r_bit=wires.r_word, r_driver=wires.r_sense, r_sense=wires.r_driver,
+        word_both=wires.bit_both, bit_both=wires.word_both,
+    )  # fmt: skip
+    across = np.ascontiguousarray(g[::-1, ::-1].T)
+    leaves, _ = _own_lines(across, turned, bit[::-1], word[::-1], np.zeros((0, g.shape[1])))
+    return slope, voltage, leaves.T[::-1, ::-1]
+
+
+def _own_lines(
+    g: NDArray[np.float64],
+    wires: WiresConfig,
+    float_word: NDArray[np.bool_],
+    float_bit: NDArray[np.bool_],
+    patterns: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Cell voltage per volt of the own word line, and cell voltages for patterns [V]."""
+    even = np.arange(g.shape[0]) % 2 == 0
+    driven = np.stack([even & ~float_word, ~even & ~float_word]).astype(np.float64)
+    factors = prepare(g, wires, float_word=float_word, float_bit=float_bit)
+    v_word, v_bit = factors.voltages(np.concatenate([driven, patterns]))
+    slope = np.where(even[:, None], v_word[0] - v_word[1], v_word[1] - v_word[0])
+    return slope, v_word[2:] - v_bit[2:]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from rramsim.checks import ConvergenceError, InputError
 from rramsim.circuit.solution import Solution
-from rramsim.circuit.wiring import Lines, WiresConfig
+from rramsim.circuit.wiring import Lines, WiresConfig, check_drive
 from rramsim.kernels import nodal_line
 
 Law = Callable[[NDArray[np.float64], NDArray[np.float64]], tuple[NDArray[np.float64], NDArray[np.float64]]]
@@ -324,6 +324,8 @@ def solve_nonlinear(
     g: NDArray[np.float64], v_in: NDArray[np.float64], wires: WiresConfig, lines: Lines, law: Law | None
 ) -> Solution:
     """Solution for non-linear cells, by currents where every line is driven, else by node voltages."""
+    if law is None:
+        check_drive(v_in, wires.alpha)
     if lines.any:
         return solve_nodes(g, v_in, wires, lines, law)
     solution, done = solve_lines(g, v_in, wires, law)

@@ -20,7 +20,7 @@ from rramsim.checks import InputError
 from rramsim.circuit.elimination import Factorisation, effective
 from rramsim.circuit.newton import MAX_CG, Law, drop_ratio, line_currents, solve_lines, solve_nonlinear
 from rramsim.circuit.solution import Solution
-from rramsim.circuit.wiring import Lines, WiresConfig, check_conductance, check_inputs
+from rramsim.circuit.wiring import Lines, WiresConfig, check_conductance, check_drive, check_inputs
 from rramsim.kernels import nodal
 from rramsim.parallel import count_threads
 
@@ -235,6 +235,8 @@ def output_currents(
     lines = Lines(g, None, None)
     v_in = check_inputs(v_in, g.shape[0], lines)
     linear = not wires.alpha and law is None
+    if law is None:
+        check_drive(v_in, wires.alpha)
     if not linear or _few(g, v_in, wires, lines):
         _, i_cell, _, done = line_currents(g, v_in, wires, law, max_cg=FEW_CG if linear else MAX_CG)
         if done.all():

@@ -19,6 +19,9 @@ from rramsim.kernels.nodal_line import Drops
 _SEGMENT = (0.0, 1e6)  # [ohm] magnitudes met in practice, and in studies of limits
 
 
+ALPHA_V_MAX = 40.0  # alpha times voltage up to which the solvers are tested; sinh(40) is 1.2e17
+
+
 @dataclass(frozen=True, kw_only=True)
 class WiresConfig:
     """Resistances around the cells of one crossbar; zero resistance merges nodes exactly."""
@@ -155,3 +158,14 @@ def check_inputs(v_in: ArrayLike, n_wl: int, lines: Lines) -> NDArray[np.float64
         line = int(np.flatnonzero(lines.word & v.any(axis=0))[0])
         raise InputError(f"v_in of floating word lines must be 0 V, got another voltage on line {line}")
     return v
+
+
+def check_drive(v_in: NDArray[np.float64], alpha: float) -> None:
+    """Inputs [V] that the law sinh(alpha V) turns into numbers of sense; `InputError` beyond."""
+    largest = float(np.abs(v_in).max(initial=0.0))
+    if alpha * largest > ALPHA_V_MAX:
+        raise InputError(
+            f"alpha times the largest input voltage must not exceed {ALPHA_V_MAX:g}, got {alpha * largest:g} "
+            f"(alpha={alpha:g} 1/V, {largest:g} V): a cell would draw {ALPHA_V_MAX:g} e-folds more than a "
+            "linear one; published cells have alpha of 1 to 20 1/V; were millivolts meant?"
+        )

@@ -59,6 +59,8 @@ class Deployment:
         self._sheet = chip.datasheet
         self._layers_of = {name: layer_names(network.node(name)) for name in network.mapped}
         for node in map(network.node, network.mapped):
+            if "shares" in node.attributes:
+                continue
             bias = node.parameters.get("bias")
             matrices = windows.matrices(node)
             biases = np.split(bias, len(matrices)) if bias is not None else [None] * len(matrices)
@@ -90,11 +92,18 @@ class Deployment:
         values = self.network.feed(images)
         inputs = {name: self.network.node(name).inputs[0] for name in self.network.mapped}
         self.network.evaluate(values, self.network.output, keep=set(inputs.values()))
-        for node_name, source in inputs.items():
-            x = values[source]
-            for layer in self.layers_of(node_name):
-                self.set_input_range(layer, x)
-                self.set_output_range(layer, self._partial_sums(layer, x), margin)
+        for layer in self.layers:
+            xs = [values[inputs[node]] for node in self.nodes_of(layer)]
+            self.set_input_range(layer, xs[0] if len(xs) == 1 else np.concatenate([x.ravel() for x in xs]))
+            codes = [self.codes(layer, x) for x in xs]
+            info = self.chip.layers[layer]
+            partial = partial_sums(
+                codes[0] if len(codes) == 1 else np.concatenate(codes),
+                self.nearest_levels(layer),
+                self._sheet,
+                info.row_tiles,
+            )
+            self.set_output_range(layer, partial, margin)
         if program:
             for layer in self.layers:
                 self.write(layer, self.nearest_levels(layer))
@@ -102,6 +111,10 @@ class Deployment:
     def layers_of(self, node: str) -> list[str]:
         """Chip layers of a network node, one per group."""
         return self._layers_of[node]
+
+    def nodes_of(self, layer: str) -> tuple[str, ...]:
+        """Network nodes that read a chip layer: one, or several that share their weights."""
+        return self.network.uses(self.layers[layer].node)
 
     def set_input_range(self, layer: str, x: NDArray[Any]) -> None:
         """Choose the DAC step for activations like `x`; signed where any is negative."""
@@ -142,11 +155,6 @@ class Deployment:
             n_slices = info.cells_per_weight // 2
             per_code /= sheet.n_levels**n_slices - 1
         host.unit = per_code * host.scale
-
-    def _partial_sums(self, layer: str, x: NDArray[Any]) -> NDArray[np.float32]:
-        """Currents that error-free cells would send to each conversion, in steps (`_ampere_per_step`)."""
-        info = self.chip.layers[layer]
-        return partial_sums(self.codes(layer, x), self.nearest_levels(layer), self._sheet, info.row_tiles)
 
     def _ampere_per_step(self, layer: str) -> float:
         """Current [A] of a weight of 1 driven by one DAC step (by one bit when inputs are bit-serial)."""
@@ -263,7 +271,7 @@ class Deployment:
 
     @property
     def port(self) -> HostPort:
-        """Where a gate in front of the chip hears which vectors and answers are natural."""
+        """Where a gate in front of the chip learns which vectors and answers are natural."""
         return self._port
 
     def trace(self, images: Any) -> Trace:
@@ -277,7 +285,7 @@ class Deployment:
         return self.network.evaluate(values, target, mapped=self.execute, keep=keep)
 
     def run(self, images: Any, *, progress: Callable[[int], None] | None = None) -> NDArray[np.float32]:
-        """Network outputs (logits) for images, tokens or named arrays; `progress` hears of finished ones."""
+        """Outputs (logits) for images, tokens or named arrays; `progress(n)` follows n more of them."""
         images = self.network.checked(images)
         outputs = []
         for first in range(0, len(images), self.network.batch):

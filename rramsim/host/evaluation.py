@@ -41,7 +41,7 @@ def evaluate_images(
     stream : int
         Noise stream of the forks; the same stream gives the same noise.
     progress : callable, optional
-        Hears of finished images.
+        Called with the number of finished images.
 
     Returns
     -------
@@ -121,7 +121,8 @@ def _vectors_of_a_batch(deployment: Deployment) -> dict[str, int]:
         n = int(np.prod(x.shape[:-1])) if window is None else len(x) * window.out_h * window.out_w
         matrices = windows.matrices(node)
         layers = deployment.layers_of(node.name)
-        counts.update(dict.fromkeys(layers, n))
+        for layer in layers:  # a shared one is read again
+            counts[layer] = counts.get(layer, 0) + n
         blank = [np.zeros((n, matrix.shape[1]), dtype=np.float32) for matrix in matrices]
         return windows.from_columns(node, x.shape, blank)
 

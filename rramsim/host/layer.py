@@ -67,14 +67,19 @@ class HostLayer:
 
 
 def layer_shapes(network: Network) -> dict[str, tuple[int, int]]:
-    """Chip layers of a network: name to (n_rows, n_cols); a grouped node gives one per group."""
+    """Chip layers of a network: name to (n_rows, n_cols); a grouped node gives one per group.
+
+    Nodes that share their weights give one layer, which is read for each of them.
+    """
     return {
         name: (matrix.shape[0], matrix.shape[1])
         for node in map(network.node, network.mapped)
+        if "shares" not in node.attributes
         for name, matrix in zip(layer_names(node), windows.matrices(node), strict=True)
     }
 
 
 def layer_names(node: Node) -> list[str]:
     n_groups = len(windows.matrices(node))
-    return [node.name] if n_groups == 1 else [f"{node.name}/{group}" for group in range(n_groups)]
+    owner = str(node.attributes.get("shares", node.name))
+    return [owner] if n_groups == 1 else [f"{owner}/{group}" for group in range(n_groups)]

@@ -66,6 +66,8 @@ def partial_sums(
         magnitude, sign = np.abs(codes.astype(np.int32)), np.sign(codes)
         planes = [((magnitude >> bit) & 1) * sign for bit in range(int(magnitude.max()).bit_length())]
         codes = np.concatenate(planes) if planes else codes
+    if sheet.drive == "two_phase" and codes.min(initial=0) < 0:  # one conversion per sign of the inputs
+        codes = np.concatenate([np.maximum(codes, 0), np.minimum(codes, 0)])
     weights = conversion_weights(levels, sheet.mapping, sheet.levels, per_line=sheet.adc_per_line)
     flat = weights.reshape(weights.shape[0], -1).astype(np.float32)
     drive = codes.astype(np.float32)

@@ -50,10 +50,21 @@ class Trace:
         network = self._deployment.network
         return {network.node(name).inputs[0] for name in network.mapped}
 
-    def codes(self, layer: str) -> NDArray[Any]:
-        """DAC codes the layer receives for these images, shape (n_vectors, n_rows)."""
+    def codes(self, layer: str, node: str | None = None) -> NDArray[Any]:
+        """DAC codes the layer receives for these images, shape (n_vectors, n_rows).
+
+        Of a layer that several nodes share, those of one of them, or of all, one after another.
+        """
         deployment = self._deployment
-        source = deployment.network.node(deployment.layers[layer].node).inputs[0]
+        nodes = deployment.nodes_of(layer)
+        if node is None and len(nodes) > 1:
+            return np.concatenate([self.codes(layer, each) for each in nodes])
+        source = deployment.network.node(node or nodes[0]).inputs[0]
+        if len(nodes) > 1:
+            codes = deployment.codes(layer, self.activations(source))
+            if source not in self._foreign:
+                deployment.port.record(layer, codes)
+            return codes
         x, host = self.activations(source), deployment.layers[layer]
         origin = (x, host.x_step, host.signed)
         held, *known = self._codes.get(layer, (lambda: None,))
@@ -74,7 +85,7 @@ class Trace:
         deployment = self._deployment
         columns = []
         for layer, reading in zip(deployment.layers_of(node), readings, strict=True):
-            codes = self.codes(layer)
+            codes = self.codes(layer, node)
             deployment.port.confirm(layer, codes, reading)
             columns.append(deployment.finish(layer, codes, reading))
         self._set(node, columns)

@@ -28,6 +28,7 @@ from rramsim.kernels.read_simd import LANES, convert_lanes, turn
 
 ROWS_AT_ONCE = 128  # vectors laid out at a time by `read_rows`: a tile's drive stays in the cache
 GROUP = 4  # channels whose noise comes from the same hash
+SHARED = 3  # products of a tile's two sums of drive: upper^2, upper x lower, lower^2
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MASK = np.uint64(4095)
@@ -42,6 +43,9 @@ class Matrices(NamedTuple):
         the reference lines; the last two empty without read noise.
     reference_of : int64 (n_channels,)
         Position of each channel's reference line.
+    coupling, reference_coupling : float32 (n_row_tiles, SHARED, n_channels or n_references)
+        Variance that the drops on wires add, per square and product of the sums of drive over the
+        upper and the lower half of a tile's word lines; empty without wires.
     n_channels, n_references : int
     """
 
@@ -49,6 +53,8 @@ class Matrices(NamedTuple):
     variances: np.ndarray
     references: np.ndarray
     reference_of: np.ndarray
+    coupling: np.ndarray
+    reference_coupling: np.ndarray
     n_channels: int
     n_references: int
 
@@ -66,6 +72,10 @@ class Conversion(NamedTuple):
     scales: np.ndarray  # int64 (n_passes, n_slices): digital weight of each channel of a column
     tiles: np.ndarray  # int64 (n_row_tiles, 2): word lines of each row tile
     table: np.ndarray  # float32 (4096,): `rramsim.streams.normal_table`
+    adc_gain: np.ndarray  # float32 (n_row_tiles, n_channels): factor of each ADC; empty for ideal ones
+    adc_offset: np.ndarray  # float32, same shape [ADC codes]
+    adc_edges: np.ndarray  # float32 (n_row_tiles, n_channels, 2 code_max): input [ADC codes] at which
+    # the code -code_max + 1, ... begins; empty where all steps are equal
 
 
 @njit(cache=True, inline="always")
@@ -104,6 +114,57 @@ def _add_scaled(current, variance, normal):
 
 
 @njit(cache=True, error_model="numpy")
+def _add_coupled(current, variance, normal, shared, width, per_square, per_product, per_lower):
+    """current += sqrt(variance + what the drops on wires add) * normal for one channel."""
+    upper, both, lower = shared[:width], shared[width : 2 * width], shared[2 * width : 3 * width]
+    for n in range(current.size):
+        total = variance[n] + per_square * upper[n] + per_product * both[n] + per_lower * lower[n]
+        current[n] += np.sqrt(max(total, np.float32(0.0))) * normal[n]
+
+
+@njit(cache=True, error_model="numpy")
+def _share_drive(planes, offsets, source, count, top, bottom, width, shared):
+    """Squares and product of the sums of drive over the upper and lower half of word lines top..bottom."""
+    upper, lower = shared[:width], shared[2 * width : 3 * width]
+    both = shared[width : 2 * width]
+    upper[:] = 0.0
+    lower[:] = 0.0
+    middle = (top + bottom) // 2
+    for i in range(top, middle):
+        _accumulate(upper[:count], planes[offsets[i] + source :])
+    for i in range(middle, bottom):
+        _accumulate(lower[:count], planes[offsets[i] + source :])
+    for n in range(count):
+        a, b = upper[n], lower[n]
+        upper[n], both[n], lower[n] = a * a, a * b, b * b
+
+
+@njit(cache=True, error_model="numpy")
+def _accumulate(total, values):
+    for n in range(total.size):
+        total[n] += values[n]
+
+
+@njit(cache=True, error_model="numpy")
+def _convert_imperfect(
+    current, at, noise, noise_at, count, gain, offset, sigma, limit, edges, weight, out, out_at, marks
+):
+    """`_convert` of an ADC with its own gain, offset [codes] and, if any, edges of its steps."""
+    for n in range(count):
+        x = current[at + n] * gain + offset + sigma * noise[noise_at + n]
+        code = min(max(np.rint(x), -limit), limit)
+        if edges.size > 0:
+            step = int(code + limit)
+            while step > 0 and x < edges[step - 1]:
+                step -= 1
+            while step < edges.size and x >= edges[step]:
+                step += 1
+            code = np.float32(step) - limit
+        marks[out_at + n] |= abs(code) >= limit
+        out[out_at + n] += np.int32(code) * weight
+
+
+@njit(cache=True, error_model="numpy")
 def _convert(current, at, noise, noise_at, count, gain, sigma, limit, weight, out, out_at, marks):
     """Convert one channel's currents and add the scaled codes; `noise` counts if sigma > 0."""
     done = count // LANES * LANES
@@ -137,22 +198,32 @@ def _convert_block(
             _normals(
                 conversion.adc_key, first, counter, group, conversion.table, noise[r * pitch :], pitch, count
             )
+    ideal, tile = conversion.adc_gain.size == 0, counter // conversion.passes.shape[0]
     for r in range(rows):
         c = block * CHANNELS + r
-        _convert(
-            current, r * pitch, noise, r * pitch, count, gain, sigma, limit, scale[c % n_slices], total,
-            base + c // n_slices * out_pitch, saturated,
-        )  # fmt: skip
+        if ideal:
+            _convert(
+                current, r * pitch, noise, r * pitch, count, gain, sigma, limit, scale[c % n_slices], total,
+                base + c // n_slices * out_pitch, saturated,
+            )  # fmt: skip
+        else:
+            own, offset = gain * conversion.adc_gain[tile, c], conversion.adc_offset[tile, c]
+            edges = conversion.adc_edges[tile, c] if conversion.adc_edges.size > 0 else conversion.table[:0]
+            _convert_imperfect(
+                current, r * pitch, noise, r * pitch, count, own, offset, sigma, limit, edges,
+                scale[c % n_slices], total, base + c // n_slices * out_pitch, saturated,
+            )  # fmt: skip
 
 
 @njit(cache=True, error_model="numpy")
 def _noisy_product(
     weights, noisy, block, rows, planes, squares, offsets, source, count, top, bottom, variances, key, first,
-    counter, table, work, out,
+    counter, table, coupling, shared, work, out,
 ):  # fmt: skip
     """Currents of a block of channels at `count` positions with the noise of their own cells."""
     width = wide_pitch(count)
     spread, normal = work
+    wired = coupling.size > 0
     if weights.size > 0:
         multiply_block(out, width, count, weights, block, planes, source, offsets, top, bottom)
     if noisy:
@@ -160,7 +231,15 @@ def _noisy_product(
         for r in range(0, rows, GROUP):
             last = (r + GROUP) * width
             _normals(key, first, counter, (block * CHANNELS + r) // GROUP, table, normal, width, count)
-            _add_scaled(out[r * width : last], spread[r * width : last], normal[: GROUP * width])
+            if not wired:
+                _add_scaled(out[r * width : last], spread[r * width : last], normal[: GROUP * width])
+                continue
+            for k in range(min(GROUP, coupling.shape[1] - block * CHANNELS - r)):
+                c, here = block * CHANNELS + r + k, slice((r + k) * width, (r + k) * width + count)
+                _add_coupled(
+                    out[here], spread[here], normal[k * width :], shared, width,
+                    coupling[0, c], coupling[1, c], coupling[2, c],
+                )  # fmt: skip
 
 
 @njit(cache=True, error_model="numpy")
@@ -173,13 +252,19 @@ def _read_positions(
     Tiles follow one another for the same channels, so that their sums stay in the cache.
     """
     width = wide_pitch(count)
-    current, spread, normal, common = work
+    current, spread, normal, common, shared = work
     n_channels, table = matrices.n_channels, conversion.table
     n_passes, scale = conversion.passes.shape[0], conversion.scales[index]
     n_tiles = conversion.tiles.shape[0]
     noisy = matrices.variances.size > 0
     n_common = (matrices.n_references + CHANNELS - 1) // CHANNELS
+    wired = noisy and matrices.coupling.size > 0
+    nothing = np.empty((0, 0), dtype=np.float32)
     for t in range(n_tiles):
+        sums = shared[t * SHARED * width : (t + 1) * SHARED * width]
+        if wired:
+            top, bottom = conversion.tiles[t, 0], conversion.tiles[t, 1]
+            _share_drive(planes, offsets, source, count, top, bottom, width, sums)
         for block in range(n_common):
             at = (t * n_common + block) * CHANNELS * width
             here = common[at : at + CHANNELS * width]
@@ -187,7 +272,8 @@ def _read_positions(
             _noisy_product(
                 matrices.weights[:0], True, block, CHANNELS, planes, squares, offsets, source, count,
                 conversion.tiles[t, 0], conversion.tiles[t, 1], matrices.references, conversion.read_key,
-                first, 2 * (t * n_passes + index) + 1, table, (spread, normal), here,
+                first, 2 * (t * n_passes + index) + 1, table,
+                matrices.reference_coupling[t] if wired else nothing, sums, (spread, normal), here,
             )  # fmt: skip
     for block in range((n_channels + CHANNELS - 1) // CHANNELS):
         rows = min(CHANNELS, n_channels - block * CHANNELS)
@@ -196,7 +282,8 @@ def _read_positions(
             _noisy_product(
                 matrices.weights, noisy, block, rows, planes, squares, offsets, source, count,
                 conversion.tiles[t, 0], conversion.tiles[t, 1], matrices.variances, conversion.read_key,
-                first, 2 * counter, table, (spread, normal), current,
+                first, 2 * counter, table, matrices.coupling[t] if wired else nothing,
+                shared[t * SHARED * width : (t + 1) * SHARED * width], (spread, normal), current,
             )  # fmt: skip
             if n_common > 0:
                 for r in range(rows):
@@ -224,6 +311,7 @@ def _workspace(count, n_references, n_tiles):
         np.zeros(width, dtype=np.float32),
         np.zeros(width, dtype=np.float32),
         np.empty(n_common * width, dtype=np.float32),
+        np.empty(n_tiles * SHARED * wide_pitch(count), dtype=np.float32),
     )
 
 

@@ -6,7 +6,7 @@ module is loaded when it is first used, so that h5py, onnx and torch cost nothin
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,13 @@ from rramsim.network import graph
 
 __all__: list[str] = []
 
+Shapes = Sequence[int] | Mapping[str, Sequence[int]]
 
-def _load(source: str | Path | Any) -> graph.Network:
+
+def _load(source: str | Path | Any, *, input_shape: Shapes | None = None) -> graph.Network:
+    """HDF5 written by `save`, or ONNX: a file that begins like neither is read as its suffix says."""
+    if isinstance(source, str | Path) and Path(source).suffix.lower() in (".onnx", ".pb"):
+        return _from_onnx(source, input_shape=input_shape)
     from rramsim.network.storage import load
 
     return load(source)
@@ -28,7 +33,7 @@ def _save(network: graph.Network, target: str | Path | Any) -> None:
 
 
 def _from_onnx(
-    path: str | Path, *, fold_batch_norm: bool = False, input_shape: Sequence[int] | None = None
+    path: str | Path, *, fold_batch_norm: bool = False, input_shape: Shapes | None = None
 ) -> graph.Network:
     from rramsim.network.onnx import from_onnx
 

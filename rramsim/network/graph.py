@@ -73,6 +73,7 @@ class Network:
         self.metadata = dict(metadata or {})
         self.nodes = tuple(_checked(node) for node in nodes)
         self._by_name: dict[str, Node] = {}
+        self._sharing: dict[str, list[str]] = {}  # owner of weights: later nodes that use them too
         self._viewed: set[str] = set()  # tensors whose memory another tensor may share
         for node in self.nodes:
             self._link(node)
@@ -85,12 +86,30 @@ class Network:
     def _link(self, node: Node) -> None:
         if node.name in self._by_name or node.name in self.inputs:
             raise InputError(f"node names must be unique and not those of inputs, got {node.name!r} twice")
+        if "shares" in node.attributes:
+            self._check_shared(node)
+            self._sharing.setdefault(str(node.attributes["shares"]), []).append(node.name)
         for source in node.inputs:
             if source not in self.inputs and source not in self._by_name:
                 raise InputError(f"node {node.name!r} reads {source!r}, which no earlier node makes")
         self._by_name[node.name] = node
         if node.op in VIEWS:
             self._viewed.update(node.inputs)
+
+    def _check_shared(self, node: Node) -> None:
+        """A node that uses another one's weights must be its twin in all that a chip holds."""
+        owner = self._by_name.get(str(node.attributes["shares"]))
+        same = owner is not None and "shares" not in owner.attributes and owner.op == node.op
+        if same:
+            assert owner is not None
+            mine, theirs = ({**n.attributes, "shares": ""} for n in (node, owner))
+            same = mine == theirs and set(node.parameters) == set(owner.parameters)
+            same = same and all(np.array_equal(node.parameters[k], v) for k, v in owner.parameters.items())
+        if not same:
+            raise InputError(
+                f"node {node.name!r} shares the weights of {node.attributes['shares']!r}, which must be an "
+                "earlier node of the same operator, attributes and parameters"
+            )
 
     def _probe(self) -> None:
         """Run one zero input, so that shapes that do not fit are found here and not later."""
@@ -103,13 +122,45 @@ class Network:
 
     @property
     def mapped(self) -> tuple[str, ...]:
-        """Nodes that multiply by a constant matrix, in topological order: what a chip can hold."""
-        return tuple(n.name for n in self.nodes if n.op in MAPPED and "weight" in n.parameters)
+        """Nodes that multiply by a constant matrix, in topological order: what a chip can hold.
+
+        Nodes kept at the host by `with_digital` are left out.
+        """
+        kept = self.metadata.get("digital", ())
+        return tuple(
+            n.name for n in self.nodes if n.op in MAPPED and "weight" in n.parameters and n.name not in kept
+        )
+
+    def with_digital(self, names: Iterable[str]) -> Network:
+        """The same network with some of its mapped nodes computed at the host, exactly.
+
+        First and last layers are often few weights and much of the loss: a cheap part to keep digital.
+
+        Raises
+        ------
+        InputError
+            For a name that is no mapped node, or if nothing would be left for the chip.
+        """
+        names = tuple(names)
+        for name in names:
+            if name not in self.mapped:
+                raise InputError(f"digital: {name!r} is no mapped node; {nearest_name(name, self.mapped)}")
+        if not set(self.mapped) - set(names):
+            raise InputError("digital: at least one mapped node must stay on the chip")
+        twin = object.__new__(Network)
+        vars(twin).update(vars(self))
+        twin.metadata = {**self.metadata, "digital": [*self.metadata.get("digital", ()), *names]}
+        return twin
 
     @property
     def n_weights(self) -> int:
-        """Weights of all mapped nodes."""
-        return sum(self.node(name).parameters["weight"].size for name in self.mapped)
+        """Weights of all mapped nodes; shared ones count once."""
+        nodes = [self.node(name) for name in self.mapped]
+        return sum(n.parameters["weight"].size for n in nodes if "shares" not in n.attributes)
+
+    def uses(self, name: str) -> tuple[str, ...]:
+        """A mapped node that owns its weights and all later ones that share them, in order."""
+        return (name, *self._sharing.get(name, ()))
 
     def node(self, name: str) -> Node:
         """The node called `name`."""
@@ -121,6 +172,8 @@ class Network:
     def replace(self, name: str, parameters: Mapping[str, NDArray[Any]]) -> Network:
         """A network with other parameters in one node; shapes must stay."""
         old = self.node(name)
+        if "shares" in old.attributes or len(self.uses(name)) > 1:
+            raise InputError(f"node {name!r} shares its weights with others: build a new Network instead")
         node = _checked(replace(old, parameters=dict(parameters)))
         shapes = {key: value.shape for key, value in node.parameters.items()}
         for key, value in old.parameters.items():
@@ -261,6 +314,9 @@ class Network:
                 node.name in self.mapped
                 and node.name != self.output
                 and len(followers) == 1
+                and "left" not in node.attributes
+                and "shares" not in node.attributes
+                and len(self.uses(node.name)) == 1
                 and followers[0].op == "BatchNormalization"
             )
             inputs = tuple(renamed.get(s, s) for s in node.inputs)
@@ -286,7 +342,11 @@ class Network:
 
     @classmethod
     def from_onnx(
-        cls, path: str | Path, *, fold_batch_norm: bool = False, input_shape: Sequence[int] | None = None
+        cls,
+        path: str | Path,
+        *,
+        fold_batch_norm: bool = False,
+        input_shape: Sequence[int] | Mapping[str, Sequence[int]] | None = None,
     ) -> Network:
         """Read an ONNX file; see `rramsim.network.onnx.from_onnx`."""
         return FORMATS["from_onnx"](path, fold_batch_norm=fold_batch_norm, input_shape=input_shape)
@@ -297,9 +357,17 @@ class Network:
         return FORMATS["from_torch"](module, example, fold_batch_norm=fold_batch_norm)
 
     @classmethod
-    def load(cls, source: str | Path | Any) -> Network:
-        """Read what `save` wrote; `InputError` for anything else."""
-        return FORMATS["load"](source)
+    def load(
+        cls,
+        source: str | Path | Any,
+        *,
+        input_shape: Sequence[int] | Mapping[str, Sequence[int]] | None = None,
+    ) -> Network:
+        """Read what `save` wrote, or an ONNX file (`.onnx`); `InputError` for anything else.
+
+        `input_shape` is for ONNX files that leave it open, see `from_onnx`.
+        """
+        return FORMATS["load"](source, input_shape=input_shape)
 
 
 def _checked(node: Node) -> Node:

@@ -21,7 +21,9 @@ class Node:
     inputs : tuple of str
         Names of nodes, or "input".
     attributes : dict
-        ONNX attributes.
+        ONNX attributes, and on mapped nodes "shares", the earlier node whose weights (and so whose array on
+        a chip) this one uses too, and "left", 1 where a MatMul is ``weight.T @ x``: its columns then lie on
+        the last axis but one.
     parameters : dict of ndarray
         Conv: "weight" (c_out, c_in / group, k_h, k_w), "bias"; Gemm and MatMul: "weight"
         (c_in, c_out), "bias"; BatchNormalization: "scale", "bias", "mean", "variance".

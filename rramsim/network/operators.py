@@ -1,6 +1,6 @@
 """Digital execution of every operator, named and defined as in ONNX, in NumPy.
 
-An operator is a function (node, inputs, reuse) -> array. `reuse` tells that the first input is
+An operator is a function (node, inputs, reuse) -> array. `reuse` means that the first input is
 a temporary of its own that may be overwritten.
 """
 
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from rramsim.kernels import convolution, windows
 from rramsim.network.elementwise import ELEMENTWISE
+from rramsim.network.sampling import SAMPLING
 from rramsim.network.shaping import SHAPING, axes_of
 from rramsim.network.windows import as_maps, matrices, window_geometry
 
@@ -58,6 +59,10 @@ def _gemm(node: Node, xs: list[Array], reuse: bool) -> Array:
 
 
 def _matmul(node: Node, xs: list[Array], reuse: bool) -> Array:
+    if node.attributes.get("left", 0):
+        if xs[0].ndim < 3:
+            raise ValueError("a matrix on the left needs inputs of shape (n, c, ...), batch axis first")
+        return node.parameters["weight"].T @ xs[0]
     return _gemm(node, xs, reuse) if "weight" in node.parameters else xs[0] @ xs[1]
 
 
@@ -227,5 +232,6 @@ OPERATORS: dict[str, Operator] = {
     "ArgMin": _arg(np.argmin),
     "CumSum": _cumulative_sum,
     **ELEMENTWISE,
+    **SAMPLING,
     **SHAPING,
 }

@@ -116,9 +116,12 @@ def channel_axis(node: Node) -> int:
     """Axis of a mapped node's output along which its columns lie, as its operator declares it.
 
     Convolutions have channels on axis 1 whatever the number of spatial axes; matrix products on the last
-    axis, whether their input is a vector, tokens (n, t, c) or a map (n, h, w, c).
+    axis, whether their input is a vector, tokens (n, t, c) or a map (n, h, w, c); with the matrix on the
+    left of tokens (n, c, t), on the last axis but one.
     """
-    return 1 if node.op == "Conv" else -1
+    if node.op == "Conv":
+        return 1
+    return -2 if node.attributes.get("left", 0) else -1
 
 
 def channel_slice(node: Node, group: int) -> slice:
@@ -157,6 +160,7 @@ def lower(node: Node, x: NDArray[Any], group: int = 0) -> NDArray[Any]:
     """Input vectors of one group, shape (n_vectors, n_rows), in the number type of `x`."""
     window = geometry(node, x.shape)
     if window is None:
+        x = x.swapaxes(-1, -2) if node.attributes.get("left", 0) else x
         return np.ascontiguousarray(x.reshape(-1, x.shape[-1]))
     maps = as_maps(x)
     own = maps.shape[1] // int(node.attributes.get("group", 1))
@@ -172,6 +176,9 @@ def from_columns(
 ) -> NDArray[np.float32]:
     """Node output from one matrix (n_vectors, n_cols) per group."""
     window = geometry(node, x_shape)
+    if window is None and node.attributes.get("left", 0):
+        *outer, _, positions = x_shape
+        return np.ascontiguousarray(columns[0].reshape(*outer, positions, -1).swapaxes(-1, -2))
     if window is None:
         return columns[0].reshape(*x_shape[:-1], columns[0].shape[1])
     n_images = x_shape[0]

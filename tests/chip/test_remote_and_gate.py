@@ -2,7 +2,6 @@
 
 import multiprocessing
 import threading
-from multiprocessing.connection import Listener
 
 import numpy as np
 import pytest
@@ -10,7 +9,7 @@ import pytest
 from finetune.caretaker import AlternatingReads
 from rramsim.blackbox.gate import Gate, TierError
 from rramsim.blackbox.protocol import ChipProtocol, ForwardingChip, Tier
-from rramsim.blackbox.remote import RemoteChip, serve_chip
+from rramsim.blackbox.remote import ChipListener, RemoteChip, serve_chip
 from rramsim.checks import InputError
 from rramsim.chip.simulated import SimulatedChip
 from rramsim.host.deployment import Deployment
@@ -21,7 +20,7 @@ KEY = b"test"
 
 
 def _serve(config, shapes, pipe):
-    listener = Listener(("127.0.0.1", 0), authkey=KEY)
+    listener = ChipListener(("127.0.0.1", 0), authkey=KEY)
     pipe.send(listener.address)
     serve_chip(SimulatedChip(config, shapes), listener)
     listener.close()
@@ -57,7 +56,7 @@ def test_a_chip_in_another_process_gives_the_same_logits_and_costs(network, imag
 
 @pytest.mark.filterwarnings("ignore::rramsim.checks.NoEffectWarning")
 def test_the_server_ends_when_the_client_hangs_up(network):
-    with Listener(("127.0.0.1", 0), authkey=KEY) as listener:
+    with ChipListener(("127.0.0.1", 0), authkey=KEY) as listener:
         chip = SimulatedChip(exact_chip(), layer_shapes(network))
         thread = threading.Thread(target=serve_chip, args=(chip, listener))
         thread.start()

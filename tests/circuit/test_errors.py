@@ -6,7 +6,14 @@ import pytest
 from rramsim.checks import ConvergenceError, InputError
 from rramsim.circuit import newton
 from rramsim.circuit.crossbar import Crossbar
-from rramsim.circuit.solve import effective_conductance, effective_conductances, prepare, solve_crossbar
+from rramsim.circuit.solve import (
+    cell_voltages,
+    effective_conductance,
+    effective_conductances,
+    output_currents,
+    prepare,
+    solve_crossbar,
+)
 from rramsim.circuit.wiring import Lines, WiresConfig
 
 G = np.full((3, 4), 1e-5)
@@ -90,3 +97,41 @@ def test_no_convergence(monkeypatch):
         newton.solve_nonlinear(G * 10, V, wires, lines, None)
     assert caught.value.iterations == 2
     assert caught.value.residual > caught.value.tolerance
+
+
+@pytest.mark.parametrize("r", [0.0, 2.5])
+@pytest.mark.parametrize("alpha_v", [41.0, 100.0, 700.0, 2000.0])
+def test_a_law_beyond_all_sense_is_refused(r, alpha_v):
+    """These gave currents of 1e298 A or NaN without a word."""
+    options = {"r_word": r, "r_bit": r, "alpha": alpha_v / V.max()}
+    for call in (solve_crossbar, lambda g, v, **w: output_currents(g, v, WiresConfig(**w))):
+        with pytest.raises(InputError, match=r"alpha times the largest input voltage must not exceed 40"):
+            call(G, V, **options)
+    with pytest.raises(InputError, match="must not exceed 40"):
+        cell_voltages(G, -V, WiresConfig(**options))
+
+
+@pytest.mark.parametrize("r", [2.5, 50.0])
+def test_steep_laws_are_solved_up_to_the_limit(r):
+    """Kirchhoff's and the cells' laws hold at alpha V = 40, 1e17 times the current of linear cells."""
+    alpha = 40.0 / V.max()
+    solution = solve_crossbar(G, V, r_word=r, r_bit=r, alpha=alpha)
+    law = G * np.sinh(alpha * solution.v_cell) / alpha
+    np.testing.assert_allclose(solution.i_cell, law, rtol=1e-9)
+    # the node voltages follow from the currents: segment by segment along word line 1 and bit line 2
+    along = solution.v_word[:, 1, :-1] - solution.v_word[:, 1, 1:]
+    np.testing.assert_allclose(along, r * solution.i_word[:, 1, 1:], atol=1e-12)
+    down = solution.v_bit[:, :-1, 2] - solution.v_bit[:, 1:, 2]
+    np.testing.assert_allclose(down, r * solution.i_bit[:, :-1, 2], atol=1e-12)
+    np.testing.assert_allclose(solution.i_in.sum(axis=1), solution.i_out.sum(axis=1), rtol=1e-12)
+    assert (solution.i_out > 0).all()
+    assert np.isfinite(solution.i_out).all()
+
+
+def test_a_chip_refuses_such_cells_before_it_is_made():
+    from rramsim import CellsConfig, ChipConfig, ConverterConfig
+
+    with pytest.raises(InputError, match="iv_alpha"):
+        ChipConfig(cells=CellsConfig(iv_alpha=500.0))
+    with pytest.raises(InputError, match=r"cells\.iv_alpha times converters\.v_read must not exceed 40"):
+        ChipConfig(cells=CellsConfig(iv_alpha=150.0), converters=ConverterConfig(v_read=0.5))

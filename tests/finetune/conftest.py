@@ -1,4 +1,4 @@
-"""What the tests of the tuner share; nobody changes it."""
+"""Fixtures shared by the tests of the tuner; no test changes them."""
 
 import pytest
 

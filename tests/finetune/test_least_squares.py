@@ -1,7 +1,6 @@
 """Least-squares strategies on small networks: what they recover, cost, and leave alone."""
 
 import threading
-from multiprocessing.connection import Listener
 
 import numpy as np
 import pytest
@@ -12,7 +11,7 @@ from finetune.evidence.layer import Work
 from finetune.evidence.samples import take_samples
 from finetune.tuner import tune
 from rramsim.blackbox.protocol import Tier
-from rramsim.blackbox.remote import RemoteChip, serve_chip
+from rramsim.blackbox.remote import ChipListener, RemoteChip, serve_chip
 from rramsim.host.layer import layer_shapes
 from tests.fake_chip import FakeChip
 from tests.finetune import small
@@ -106,7 +105,7 @@ def test_a_chip_of_thirty_lines_is_enough(net, calibration):
 def test_same_result_through_a_pipe(net, calibration):
     """The tuner reaches nothing but the protocol: a chip in another process behaves the same."""
     near = tune(small.chip(net), net, net, calibration)
-    with Listener(("localhost", 0), authkey=b"key") as listener:
+    with ChipListener(("localhost", 0), authkey=b"key") as listener:
         thread = threading.Thread(target=serve_chip, args=(small.chip(net), listener), daemon=True)
         thread.start()
         far = RemoteChip(listener.address, b"key")

@@ -1,4 +1,4 @@
-"""Trials: methods that begin with one another share the start, and nobody can tell from the results."""
+"""Trials: methods that begin with one another share the start, and the results do not depend on it."""
 
 import numpy as np
 import pytest

@@ -227,3 +227,32 @@ def test_graphs_that_cannot_run_are_refused(nodes, message):
 def test_inputs_of_another_shape_are_refused(x):
     with pytest.raises(InputError, match="inputs must have shape"):
         small_network().run(x[:, :1])
+
+
+def test_digital_nodes_stay_at_the_host():
+    """A chip gets the other layers alone, and an erring chip no longer harms the digital ones."""
+    from rramsim import (
+        CellsConfig,
+        ChipConfig,
+        Deployment,
+        SimulatedChip,
+        layer_shapes,
+        load_dataset,
+        load_teacher,
+    )
+
+    whole, images = load_teacher("cnn_digits"), load_dataset("digits")["test"].images[:50]
+    network = whole.with_digital(["conv1"])
+    assert network.mapped == tuple(name for name in whole.mapped if name != "conv1")
+    assert "conv1" not in layer_shapes(network)
+    np.testing.assert_array_equal(network.run(images), whole.run(images))
+    chip = SimulatedChip(ChipConfig(cells=CellsConfig(sigma=0.5)), layer_shapes(network), seed=1)
+    deployment = Deployment(network, chip)
+    deployment.map(images)
+    values = {"input": images}
+    deployment.evaluate(values, network.output, keep=["conv1"])
+    np.testing.assert_array_equal(values["conv1"], whole.evaluate({"input": images}, "conv1"))
+    with pytest.raises(InputError, match="'conv3' is no mapped node; did you mean"):
+        whole.with_digital(["conv3"])
+    with pytest.raises(InputError, match="at least one mapped node must stay"):
+        whole.with_digital(whole.mapped)

@@ -1,0 +1,1 @@
+"""Studies behind RESULTS.md: protocol, settings, analysis. The archives lie in `studies/archives`."""
