@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from finetune.study.archive import open_archive, plain_stage, split_stage
 from finetune.study.cli import main
-from finetune.study.config import ExperimentConfig, load_experiment
+from finetune.study.config import ExperimentConfig, load_experiment, unread_of_experiment
 from finetune.study.materials import Materials, TeacherWarning
 from finetune.study.plot import FIGURES
 from finetune.study.runner import run_experiment
@@ -119,3 +119,17 @@ def test_a_teacher_far_below_its_promise_is_noticed(quick: ExperimentConfig) -> 
         wrong.warn_of_teacher(wrong.network.run(wrong.test.images))
     with pytest.warns(TeacherWarning, match="no better than chance"):
         materials.warn_of_teacher(np.roll(outputs, 1, axis=0)[::-1] * 0.0)
+
+
+def test_an_experiment_says_what_nothing_reads(tmp_path: Path) -> None:
+    """A law of time without time, and the settings of a write-verify that is not chosen."""
+    config = load(
+        tmp_path,
+        "[cells.drift]\nlaw = 'power'\nmean_polynomial = [0.01]\n[cells.programming]\nwindow = 2e-6\n",
+    )
+    drift, window = sorted(unread_of_experiment(config), key=lambda text: "window" in text)
+    assert "set lifetime.seconds" in drift
+    assert window == (
+        "cells.programming.window has no effect: it needs cells.programming.method = 'write_verify'"
+    )
+    assert not unread_of_experiment(load(tmp_path, DRIFTING))

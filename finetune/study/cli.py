@@ -78,7 +78,7 @@ def run(
     dry_run: bool,
 ) -> None:
     """Run an experiment from a TOML file (without one: the reference conditions), or continue it."""
-    from finetune.study.config import default_experiment, load_experiment
+    from finetune.study.config import default_experiment, load_experiment, unread_of_experiment
     from finetune.study.runner import run_experiment
 
     settings = default_experiment() if config is None else load_experiment(config)
@@ -87,6 +87,8 @@ def run(
         print_plan(settings, cores() if workers is None else workers)
         return
     out = Path("results") / f"{settings.experiment.name}.h5" if out is None else out
+    for text in unread_of_experiment(settings):
+        click.echo(f"note: {text}", err=True)
     with _progress(settings) as (notify, on_trial):
         archive = run_experiment(
             settings,

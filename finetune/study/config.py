@@ -10,6 +10,7 @@ from typing import Any
 from finetune.meter import Budget
 from rramsim.checks import InputError, nearest_name
 from rramsim.chip.config import ChipConfig
+from rramsim.chip.unread import unread_settings
 from rramsim.config import check_settings, digest, parse, read_toml, setting, tables_of, to_toml
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "TuningTable",
     "default_experiment",
     "load_experiment",
+    "unread_of_experiment",
 ]
 
 MOST_CHIPS = 1_000_000
@@ -225,6 +227,17 @@ class ExperimentConfig(ChipConfig, _Head):
         if chips is not None:
             given["chips"] = chips
         return dataclasses.replace(self, experiment=dataclasses.replace(self.experiment, **given))
+
+
+def unread_of_experiment(config: ExperimentConfig) -> list[str]:
+    """A message for each setting that changes nothing in this experiment; see `unread_settings`."""
+    messages = unread_settings(config)
+    if config.cells.changes_with_time and not config.lifetime.seconds:
+        messages.append(
+            "cells change with time, but chips are evaluated right after tuning: set lifetime.seconds to see "
+            "what retention costs"
+        )
+    return messages
 
 
 def load_experiment(path: str | Path) -> ExperimentConfig:

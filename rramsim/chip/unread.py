@@ -146,8 +146,8 @@ RULES: tuple[Rule, ...] = (
         "faults.stuck_low_rate or stuck_high_rate > 0",
     ),
     Rule(
-        _table("disturb", "v_read t_read polarity cycles_before mode state_step"),
-        lambda c: c.disturb.enabled or c.disturb.mode == "off", "disturb.law",
+        _table("disturb", "v_read t_read polarity cycles_before mode state_step parameters"),
+        lambda c: c.disturb.law != "none", "disturb.law",
     ),
     Rule(
         ("disturb.balance",), lambda c: c.disturb.enabled and c.disturb.polarity == "alternating",

@@ -69,7 +69,7 @@ VALUES: dict[str, Any] = {
     "disturb.cycles_before": 10_000,
     "disturb.parameters": {"a": 0.12},
     "disturb.state_step": 8,
-    "disturb.mode": "exact",
+    "disturb.mode": "off",
     "state_tolerance": 1e-9,
 }
 VERIFY = {"programming": {"method": "write_verify", "sigma_gain": 0.1, "scatter_floor": 1e-7}}
