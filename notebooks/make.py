@@ -58,6 +58,108 @@ print(
 )""",
 ]
 
+INSIDE_AN_ARRAY = [
+    """# How much of a read is lost on the wires of an array, and where?
+
+An array of 64 x 64 cells with 2.5 ohm per wire segment, solved exactly; then the same as a SPICE netlist.""",
+    """%matplotlib inline
+from pathlib import Path
+
+import numpy as np
+
+from rramsim import Crossbar, WiresConfig, effective_conductance, solve_crossbar
+from rramsim.circuit.plot import array_figure
+
+rng = np.random.default_rng(0)
+g = rng.uniform(1e-6, 40e-6, (64, 64))  # [S]
+v = rng.uniform(0.0, 0.2, (1, 64))  # [V]
+wires = WiresConfig(r_word=2.5, r_bit=2.5)
+solution = solve_crossbar(g, v, r_word=2.5, r_bit=2.5)
+array_figure(g, v, solution)""",
+    """## Is the solution right?
+
+Kirchhoff's laws must hold: the currents that flow in also flow out.""",
+    """balance = abs(solution.i_in.sum() - solution.i_out.sum()) / solution.i_out.sum()
+print(f"currents balance to {balance:.1e}")""",
+    """## One matrix for every input
+
+A linear array multiplies its inputs by an *effective matrix* that contains the wires exactly.""",
+    """g_eff = effective_conductance(g, r_word=2.5, r_bit=2.5)
+many = rng.uniform(-0.2, 0.2, (100, 64))
+wanted = solve_crossbar(g, many, r_word=2.5, r_bit=2.5).i_out
+error = np.abs(many @ g_eff - wanted).max() / np.abs(wanted).max()
+print(f"largest relative difference {error:.1e}")""",
+    """## The same in SPICE""",
+    """Crossbar(g[:4, :4], wires).to_spice("array.cir", v[0, :4])
+print(Path("array.cir").read_text()[:400])""",
+    """## Answer""",
+    """loss = 1 - solution.i_out[0] / (v[0] @ g)
+print(f"Bit lines lose {loss.min():.1%} to {loss.max():.1%} of their current, most far from the drivers.")""",
+]
+
+WHAT_THE_TUNER_DOES = [
+    """# What does the tuner do to a chip, layer by layer, and what does it cost?
+
+One small chip with heavy programming errors, tuned with the default strategy; the history says what each
+step saw and did. It never saw a conductance.""",
+    """%matplotlib inline
+import matplotlib.pyplot as plt
+import pandas as pd
+
+from finetune import tune
+from rramsim import (
+    CellsConfig,
+    ChipConfig,
+    Deployment,
+    SimulatedChip,
+    layer_shapes,
+    load_dataset,
+    load_teacher,
+)
+
+network, data = load_teacher("cnn_digits"), load_dataset("digits")
+images, test = data["calibration"].images, data["test"]
+chip = SimulatedChip(ChipConfig(cells=CellsConfig(sigma=0.6)), layer_shapes(network), seed=3)
+mapped = Deployment(network, chip)
+mapped.map(images)
+
+
+def accuracy(deployment):
+    return float((deployment.fork().run(test.images).argmax(axis=1) == test.labels).mean())
+
+
+before = accuracy(mapped)
+report = tune(chip, network, network, images, strategy="default", start_from=mapped)
+after = accuracy(report.deployment.on(chip))
+print(f"{before:.1%} before, {after:.1%} after")""",
+    """## The history""",
+    """history = pd.DataFrame(report.history)
+history[["layer", "step", "vectors", "cell_writes", "error"]].dropna(subset=["error"])""",
+    """## Error of each layer's outputs after its last step
+
+Error power over signal power, as the step itself measured it on the chip's own outputs.""",
+    """last = history.dropna(subset=["error"]).groupby("layer", sort=False)["error"].last()
+figure, axis = plt.subplots(figsize=(3.5, 2.6), layout="constrained")
+axis.bar(last.index, 100 * last.values, color="#0072B2")
+axis.set(ylabel="error power / signal power (%)", title="After tuning")
+figure""",
+    """## Costs""",
+    """total = report.ledger.total
+print(f"{report.vectors:,} vectors, {total.conversions:,} conversions")
+print(f"{report.writes_per_cell:.2f} writes per cell")""",
+    """## Answer""",
+    """print(
+    f"The tuner brought the chip from {before:.1%} to {after:.1%} of the test images with "
+    f"{report.vectors:,} reads of a layer and {report.writes_per_cell:.2f} writes per cell."
+)""",
+]
+
+NOTEBOOKS = {
+    "first_look": FIRST_LOOK,
+    "inside_an_array": INSIDE_AN_ARRAY,
+    "what_the_tuner_does": WHAT_THE_TUNER_DOES,
+}
+
 
 def build(cells: list[str]) -> nbformat.NotebookNode:
     """Text cells begin with #, code cells do not."""
@@ -71,4 +173,5 @@ def build(cells: list[str]) -> nbformat.NotebookNode:
 
 
 if __name__ == "__main__":
-    nbformat.write(build(FIRST_LOOK), Path(__file__).with_name("first_look.ipynb"))
+    for name, cells in NOTEBOOKS.items():
+        nbformat.write(build(cells), Path(__file__).with_name(f"{name}.ipynb"))

@@ -50,9 +50,18 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time a name is loaded
         InputError as InputError,
     )
     from rramsim.chip.config import ChipConfig as ChipConfig
-    from rramsim.chip.converters import ConverterConfig as ConverterConfig
+    from rramsim.chip.converters import (
+        ConverterConfig as ConverterConfig,
+        ConverterErrors as ConverterErrors,
+    )
     from rramsim.chip.layout import MappingConfig as MappingConfig
+    from rramsim.chip.placement import ChipMap as ChipMap
+    from rramsim.chip.plot import map_figure as map_figure
     from rramsim.chip.simulated import SimulatedChip as SimulatedChip
+    from rramsim.chip.variation import (
+        TemperatureConfig as TemperatureConfig,
+        VariationConfig as VariationConfig,
+    )
     from rramsim.circuit.crossbar import Crossbar as Crossbar
     from rramsim.circuit.elimination import Factorisation as Factorisation
     from rramsim.circuit.estimates import attenuation as attenuation
@@ -108,9 +117,12 @@ _HOME = {
         "load_preset",
     ],
     "rramsim.checks": ["ConvergenceError", "InputError"],
-    "rramsim.chip.converters": ["ConverterConfig"],
+    "rramsim.chip.converters": ["ConverterConfig", "ConverterErrors"],
     "rramsim.chip.layout": ["MappingConfig"],
     "rramsim.chip.config": ["ChipConfig"],
+    "rramsim.chip.placement": ["ChipMap"],
+    "rramsim.chip.plot": ["map_figure"],
+    "rramsim.chip.variation": ["TemperatureConfig", "VariationConfig"],
     "rramsim.chip.simulated": ["SimulatedChip"],
     "rramsim.circuit.crossbar": ["Crossbar"],
     "rramsim.circuit.elimination": ["Factorisation"],

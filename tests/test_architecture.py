@@ -17,7 +17,7 @@ import rramsim
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = sorted([*ROOT.glob("rramsim/**/*.py"), *ROOT.glob("finetune/**/*.py")])
-GROUND = ("rramsim.checks", "rramsim.config", "rramsim.parallel", "rramsim.streams")
+GROUND = ("rramsim.checks", "rramsim.config", "rramsim.hdf5", "rramsim.parallel", "rramsim.streams")
 ALONE = (*GROUND, "rramsim.kernels")  # what every room may use
 # room: what its files may import of this project beside their own room
 ROOMS = {
@@ -118,7 +118,13 @@ def test_files_import_in_no_circle() -> None:
 
 def test_foreign_packages_stay_in_their_places() -> None:
     """Kernels need math, NumPy and Numba alone; files of figures alone draw; networks alone know torch."""
-    h5py_users = {"finetune.study.archive", "rramsim.network.storage", "rramsim.datasets.files"}
+    h5py_users = {
+        "rramsim.hdf5",
+        "finetune.study.archive",
+        "finetune.study.storage",
+        "rramsim.network.storage",
+        "rramsim.datasets.files",
+    }
     for module, path in MODULES.items():
         tops = {top(name) for name, _ in imports(module)}
         if inside(module, "rramsim.kernels"):

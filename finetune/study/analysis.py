@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune.study.archive import Archive, plain_stage, split_stage
+from finetune.study.results import Archive, plain_stage, split_stage
 from finetune.study.statistics import (
     ChipSummary,
     Comparison,

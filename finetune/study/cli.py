@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import json
 import os
-import sys
 import threading
 import warnings
 from collections.abc import Iterator
@@ -13,7 +13,18 @@ from typing import Any
 
 import click
 
-from finetune.study.report import console, print_comparison, print_plan, print_sweep, print_table
+from finetune.study.commands import (
+    archive_group,
+    chip_ids,
+    default_out,
+    plain_rows,
+    run_options,
+    shard_of,
+    show_study,
+    sweep,
+    watch,
+)
+from finetune.study.report import console, print_comparison, print_plan, print_table
 from rramsim.checks import InputError
 from rramsim.parallel import cores
 
@@ -34,8 +45,8 @@ class _Commands(click.Group):
             ctx.exit(2)
         except KeyboardInterrupt:
             click.echo("interrupted; the same command continues with the next trial", err=True)
-            # leaving joins the executor's threads, which now and then wait for ever for a worker that was
-            # ended in the middle of a message; the archive is whole after every trial, so leave anyway
+            # leaving joins the threads of executors that are not ours; the archive is whole after every
+            # trial, so leave anyway
             watchdog = threading.Timer(5.0, os._exit, (130,))
             watchdog.daemon = True
             watchdog.start()
@@ -58,89 +69,50 @@ def main() -> None:
     """Neural networks on simulated multi-level RRAM chips, fine-tuned as black boxes."""
 
 
+main.add_command(sweep)
+main.add_command(watch)
+main.add_command(archive_group)
+
+
 @main.command()
 @click.argument("config", required=False, type=click.Path(path_type=Path))
-@click.option("--seed", type=int, help="Seed instead of the configuration's.")
-@click.option("--chips", help="How many chips, or their ids separated by commas.")
-@click.option("--out", type=click.Path(path_type=Path), help="Archive [default: results/NAME.h5].")
-@click.option("--workers", type=int, default=None, help="Processes of one thread each [default: all cores].")
-@click.option("--fresh", is_flag=True, help="Replace the archive instead of continuing it.")
-@click.option("--no-figures", is_flag=True, help="Draw nothing.")
-@click.option("--dry-run", is_flag=True, help="Predict costs of every strategy; run and write nothing.")
+@run_options
 def run(
-    config: Path | None,
-    seed: int | None,
-    chips: str | None,
-    out: Path | None,
-    workers: int | None,
-    fresh: bool,
-    no_figures: bool,
-    dry_run: bool,
-) -> None:
+    config: Path | None, seed: int | None, chips: str | None, out: Path | None, workers: int | None,
+    **options: Any,
+) -> None:  # fmt: skip
     """Run an experiment from a TOML file (without one: the reference conditions), or continue it."""
     from finetune.study.config import default_experiment, load_experiment, unread_of_experiment
+    from finetune.study.progress import progress, stoppable
     from finetune.study.runner import run_experiment
+    from finetune.study.sweep import Case
 
     settings = default_experiment() if config is None else load_experiment(config)
-    settings = settings.replaced(seed=seed, chips=_chips(chips))
-    if dry_run:
-        print_plan(settings, cores() if workers is None else workers)
+    settings = settings.replaced(seed=seed, chips=chip_ids(chips))
+    shard, as_json = shard_of(options["shard"]), options["as_json"]
+    n_workers = cores() if workers is None else workers
+    if options["dry_run"]:
+        print_plan(settings, n_workers)
         return
-    out = Path("results") / f"{settings.experiment.name}.h5" if out is None else out
+    out = default_out(settings.experiment.name, shard) if out is None else out
     for text in unread_of_experiment(settings):
         click.echo(f"note: {text}", err=True)
-    with _progress(settings) as (notify, on_trial):
+    case = Case("", settings, {})
+    with stoppable(), progress([case], quiet=options["quiet"], verbose=options["verbose"]) as (hear, done):
         archive = run_experiment(
             settings,
             out,
-            workers=cores() if workers is None else workers,
-            fresh=fresh,
-            notify=notify,
-            on_trial=on_trial,
+            workers=n_workers,
+            fresh=options["fresh"],
+            notify=None if hear is None else lambda *message: hear("", *message),
+            on_trial=None if done is None else lambda *message: done("", *message),
+            scheduler=options["scheduler"],
+            shard=shard,
+            allow_mixed=options["allow_mixed"],
         )
-    print_table(archive)
+    _show(archive, None if options["no_figures"] else out.with_suffix(""), as_json=as_json)
     _note_overlap(settings.cells)
-    click.echo(f"archive: {out}")
-    if not no_figures:
-        _draw(archive, out.with_suffix(""))
-
-
-@main.command()
-@click.argument("config", type=click.Path(path_type=Path))
-@click.option("--seed", type=int, help="Seed instead of the configuration's.")
-@click.option("--chips", help="How many chips, or their ids separated by commas.")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder of archives [default: results/NAME].")
-@click.option("--workers", type=int, default=None, help="Processes of one thread each [default: all cores].")
-@click.option("--fresh", is_flag=True, help="Replace the archives instead of continuing them.")
-def sweep(
-    config: Path, seed: int | None, chips: str | None, out: Path | None, workers: int | None, fresh: bool
-) -> None:
-    """Run every combination of a TOML file's table [sweep], an archive each, or continue."""
-    from finetune.study.runner import check_experiment, run_experiment
-    from finetune.study.sweep import load_sweep
-
-    name, cases = load_sweep(config)
-    for case in cases:  # all of them, before the first chip of the first one
-        try:
-            check_experiment(case.config.replaced(seed=seed, chips=_chips(chips)))
-        except InputError as error:
-            raise InputError(f"{error} (at {case.label})") from None
-    folder = Path("results") / name if out is None else out
-    archives = {}
-    for number, case in enumerate(cases, start=1):
-        settings = case.config.replaced(seed=seed, chips=_chips(chips))
-        click.echo(f"{number} of {len(cases)}: {case.label}")
-        with _progress(settings) as (notify, on_trial):
-            archives[case.label] = run_experiment(
-                settings,
-                folder / case.file_name,
-                workers=cores() if workers is None else workers,
-                fresh=fresh,
-                notify=notify,
-                on_trial=on_trial,
-            )
-    print_sweep(name, archives)
-    click.echo(f"archives: {folder}")
+    click.echo(f"archive: {out}", err=as_json)
 
 
 @main.command()
@@ -148,13 +120,17 @@ def sweep(
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Folder of the figures [default: beside the archive]."
 )
-def report(archive: Path, out: Path | None) -> None:
-    """Table and figures of an archive."""
-    from finetune.study.archive import open_archive
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON instead of a table.")
+def report(archive: Path, out: Path | None, as_json: bool) -> None:
+    """Table and figures of an archive, of a study, or of a folder of archives."""
+    from finetune.study.archive import open_study
 
-    content = open_archive(archive)
-    print_table(content)
-    _draw(content, archive.with_suffix("") if out is None else out)
+    study = open_study(archive)
+    default = archive / "figures" if archive.is_dir() else archive.with_suffix("")
+    if len(study) == 1 and not study.axes:
+        _show(next(iter(study.values())), default if out is None else out, as_json=as_json)
+    else:
+        show_study(study, archive.stem, default if out is None else out, as_json=as_json)
 
 
 @main.command()
@@ -235,17 +211,32 @@ def fit_device(csv: Path, out: Path | None, plot: Path | None) -> None:
 
 
 @main.command()
-def info() -> None:
-    """Versions, threads, data sets found, shipped networks."""
+@click.argument("config", required=False, type=click.Path(path_type=Path))
+@click.option("--plot", type=click.Path(path_type=Path), help="Draw the arrays of CONFIG into this file.")
+@click.option("--shape", help="Shape of one input where an ONNX file leaves it open, such as 3,224,224.")
+@click.option("--tile", default="128,128", show_default=True, help="Word lines and bit lines of a tile.")
+def info(config: Path | None, plot: Path | None, shape: str | None, tile: str) -> None:
+    """Versions, threads, data sets, networks; of an experiment's CONFIG or a network file its layers.
+
+    A network is an HDF5 or ONNX file, or the name of a shipped one.
+    """
+    if config is not None and config.suffix != ".toml":
+        _describe_network(str(config), shape, tile)
+        return
     import json
 
     import numba
     from rich.table import Table
 
-    from finetune.study.archive import versions
+    from finetune.study.machine import versions
     from rramsim.datasets.embedded import LOADERS, load_dataset
     from rramsim.datasets.teachers import load_teacher, teacher_names
 
+    if config is not None:
+        _chip_map(config, plot)
+        return
+    if plot is not None:
+        raise InputError("--plot needs the TOML file of an experiment, whose chip it draws")
     terminal = console()
     known = {"rramsim": _version(), **json.loads(versions())}
     terminal.print(", ".join(f"{name} {version}" for name, version in known.items()), highlight=False)
@@ -269,6 +260,39 @@ def info() -> None:
     terminal.print(table)
 
 
+def _chip_map(config: Path, plot: Path | None) -> None:
+    """Print, and draw, where the layers of an experiment's network lie on the arrays of its chips."""
+    from rich.table import Table
+
+    from finetune.study.config import load_experiment
+    from finetune.study.materials import Materials
+    from rramsim.chip.layout import TileLayout
+    from rramsim.chip.placement import place_layers
+    from rramsim.host.layer import layer_shapes
+
+    experiment = load_experiment(config)
+    shapes = layer_shapes(Materials.load(experiment).network)
+    layouts = {name: TileLayout.build(*shape, experiment.mapping) for name, shape in shapes.items()}
+    placed = place_layers(layouts, experiment.mapping)
+    table = Table("layer", "rows x columns", "arrays", "cells", "share of them")
+    for row in placed.table():
+        rows, columns = shapes[row["layer"]]
+        arrays = ", ".join(str(number) for number in row["tiles"])
+        table.add_row(row["layer"], f"{rows} x {columns}", arrays, f"{row['cells']:,}", f"{row['share']:.1%}")
+    terminal = console()
+    terminal.print(table)
+    terminal.print(
+        f"{len(placed.shapes)} arrays ({experiment.mapping.placement}), {placed.utilisation:.1%} of their "
+        "cells hold layers",
+        highlight=False,
+    )
+    if plot is not None:
+        from rramsim.chip.plot import map_figure
+
+        map_figure(placed, plot)
+        terminal.print(f"drawn: {plot}", highlight=False)
+
+
 # -- parts ----------------------------------------------------------------------------------------
 
 
@@ -285,20 +309,56 @@ def _note_overlap(cells: Any) -> None:
         click.echo(f"note: {entry.message}", err=True)
 
 
+def _describe_network(name: str, shape: str | None, tile: str) -> None:
+    """Table of what a chip holds of a network, and the shares of weights and multiply-accumulates."""
+    from rich.table import Table
+
+    from finetune.study.materials import load_network
+    from rramsim.chip.layout import MappingConfig, TileLayout
+    from rramsim.host.summary import summarise
+
+    network = load_network(name, None if shape is None else _numbers(shape, "--shape", "3,224,224"))
+    lines = _numbers(tile, "--tile", "128,128")
+    if len(lines) != 2:
+        raise InputError(f"--tile must be two numbers such as 128,128, got {tile!r}")
+    mapping = MappingConfig(tile_rows=lines[0], tile_cols=lines[1])
+    summary = summarise(network)
+    table = Table("node", "operator", "arrays", "rows x columns", "tiles", "vectors", "MACs", "note")
+    n_tiles = 0
+    for row in summary.layers:
+        layout = TileLayout.build(row.rows, row.columns, mapping)
+        tiles = row.layers * len(layout.row_tiles) * len(layout.col_tiles)
+        n_tiles += tiles
+        numbers = (f"{tiles:,}" if tiles else "", f"{row.vectors:,}", f"{row.macs:,}")
+        size = f"{row.rows:,} x {row.columns:,}"
+        note = row.note if row.on_chip else f"at the host: {row.note}"
+        table.add_row(row.node, row.op, str(row.layers or ""), size, *numbers, note)
+    terminal = console()
+    inputs = ", ".join(f"{key} {shape} {dtype}" for key, (shape, dtype) in network.inputs.items())
+    terminal.print(f"{network.name}: inputs {inputs}", highlight=False)
+    terminal.print(table)
+    terminal.print(
+        f"on the chip: {summary.chip_weights:,} weights ({100 * summary.weight_share:.1f} % of all) on "
+        f"{n_tiles:,} tiles of {lines[0]} x {lines[1]} lines (differential pairs), "
+        f"{100 * summary.mac_share:.1f} % of the multiply-accumulates of matrix products",
+        highlight=False,
+    )
+
+
+def _numbers(text: str, option: str, example: str) -> tuple[int, ...]:
+    try:
+        numbers = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        numbers = ()
+    if not numbers or min(numbers) < 1:
+        raise InputError(f"{option} must be positive whole numbers such as {example}, got {text!r}")
+    return numbers
+
+
 def _n_weights(network: Any) -> int:
     from rramsim.host.layer import layer_shapes
 
     return sum(rows * cols for rows, cols in layer_shapes(network).values())
-
-
-def _chips(text: str | None) -> int | tuple[int, ...] | None:
-    if text is None:
-        return None
-    try:
-        numbers = tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise InputError(f"--chips must be a count such as 5 or ids such as 100,101, got {text!r}") from None
-    return numbers[0] if len(numbers) == 1 and "," not in text else numbers
 
 
 def _brief(value: Any) -> str:
@@ -319,44 +379,17 @@ def _written(path: Path) -> Iterator[None]:
     click.echo(f"written: {path}")
 
 
-@contextmanager
-def _progress(settings: Any) -> Iterator[tuple[Any, Any]]:
-    """Bars on stderr for a terminal, else a line for each finished trial."""
-    stages = settings.stages
+def _show(archive: Any, folder: Path | None, *, as_json: bool) -> None:
+    """Table, or JSON, and figures of one experiment."""
+    if as_json:
+        click.echo(json.dumps(plain_rows(archive.columns())))
+    else:
+        print_table(archive)
+    if folder is not None:
+        from finetune.study.plot import draw_figures
 
-    def line(chip: int, accuracy: Any) -> str:
-        parts = (f"{stage} {100 * value:.2f} %" for stage, value in zip(stages, accuracy, strict=True))
-        return f"chip {chip}: " + ", ".join(parts)
-
-    if not sys.stderr.isatty():
-        yield None, lambda chip, accuracy: click.echo(line(chip, accuracy), err=True)
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
-        n_chips = len(settings.experiment.chip_ids)
-        task = bars.add_task("starting", total=n_chips * len(stages))
-        shares: dict[tuple[int, str], float] = {}
-
-        def notify(chip: int, stage: str, share: float) -> None:
-            shares[chip, stage] = share
-            bars.update(task, completed=sum(shares.values()), description=f"chip {chip}: {stage[:40]}")
-
-        def on_trial(chip: int, accuracy: Any) -> None:
-            shares.update({(chip, stage): 1.0 for stage in stages})
-            bars.update(task, completed=sum(shares.values()))
-            bars.console.print(line(chip, accuracy), highlight=False)
-
-        yield notify, on_trial
-
-
-def _draw(archive: Any, folder: Path) -> None:
-    from finetune.study.plot import draw_figures
-
-    paths = draw_figures(archive, folder)
-    click.echo(f"figures: {folder}/ ({', '.join(path.name for path in paths)})")
+        paths = draw_figures(archive, folder)
+        click.echo(f"figures: {folder}/ ({', '.join(path.name for path in paths)})", err=as_json)
 
 
 if __name__ == "__main__":

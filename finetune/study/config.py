@@ -205,6 +205,12 @@ class ExperimentConfig(ChipConfig, _Head):
         return ("mapped", *self.tuning.strategies)
 
     @property
+    def all_strategies(self) -> tuple[str, ...]:
+        """Strategies of the tuning, and the one that maintains aged chips."""
+        maintenance = self.lifetime.maintenance
+        return (*self.tuning.strategies, *(() if maintenance is None else (maintenance,)))
+
+    @property
     def stages(self) -> tuple[str, ...]:
         """What is evaluated: every method, each followed by its ages."""
         return tuple(method + suffix for method in self.methods for suffix in self.lifetime.suffixes)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,15 +14,30 @@ from numpy.typing import NDArray
 from finetune.study.config import ExperimentConfig
 from rramsim.checks import InputError
 from rramsim.chip.simulated import SimulatedChip
-from rramsim.datasets.embedded import Dataset, Split, load_dataset
+from rramsim.datasets.embedded import Split, load_dataset
 from rramsim.datasets.teachers import load_teacher, teacher_names
 from rramsim.host.layer import layer_shapes
 from rramsim.network import Network
 from rramsim.streams import Cause, stream
 
-__all__ = ["HISTOGRAM_BINS", "Materials", "TeacherWarning"]
+__all__ = ["HISTOGRAM_BINS", "Materials", "Store", "TeacherWarning", "load_network", "materials_key"]
 
 HISTOGRAM_BINS = 200
+
+
+def load_network(name: str, input_shape: Sequence[int] | None = None) -> Network:
+    """A shipped teacher by name, or a network from an HDF5 or ONNX file.
+
+    `input_shape` is for ONNX files that leave theirs open.
+    """
+    if name in teacher_names() or not name.lower().endswith((".h5", ".hdf5", ".onnx", ".pb")):
+        return load_teacher(name)
+    try:
+        return Network.load(name)
+    except InputError as error:
+        if input_shape is None or "is open" not in str(error):
+            raise
+        return Network.load(name, input_shape=input_shape)
 
 
 class TeacherWarning(UserWarning):
@@ -33,7 +50,9 @@ class Materials:
 
     config: ExperimentConfig
     network: Network
-    dataset: Dataset
+    dataset_name: str
+    normalisation: str  # what is done to stored pixels, in words
+    class_names: tuple[str, ...]
     calibration: NDArray[np.float32]
     calibration_index: NDArray[np.int64]
     test: Split
@@ -46,8 +65,7 @@ class Materials:
             if not value.isprintable():
                 raise InputError(f"experiment.{name} must be printable text, got {value!r}")
         dataset = load_dataset(table.dataset).normalised(table.mean, table.std)
-        named = table.network in teacher_names() or not table.network.endswith((".h5", ".hdf5"))
-        network = load_teacher(table.network) if named else Network.load(table.network)
+        network = load_network(table.network, dataset.image_shape)
         if table.digital:
             network = network.with_digital(table.digital)
         if dataset.image_shape != tuple(network.input_shape):
@@ -68,7 +86,21 @@ class Materials:
             if table.n_test > len(test):
                 raise InputError(f"experiment.n_test must be <= {len(test)}, got {table.n_test}")
             test = test.take(table.n_test)
-        return cls(config, network, dataset, source.take(index).images, index, test)
+        names = dataset.class_names or tuple(str(n) for n in range(dataset.n_classes))
+        return cls(
+            config,
+            network,
+            dataset.name,
+            dataset.normalisation(),
+            names,
+            source.take(index).images,
+            index,
+            test,
+        )
+
+    def of(self, config: ExperimentConfig) -> Materials:
+        """The same network and images for an experiment with the same `materials_key`."""
+        return replace(self, config=config)
 
     def warn_of_teacher(self, outputs: NDArray[np.float32]) -> None:
         """Warn where the digital network does not do on these images what its training promised.
@@ -86,7 +118,7 @@ class Materials:
         """
         n, n_classes = outputs.shape
         accuracy = float((outputs.argmax(axis=1) == self.test.labels).mean())
-        how = f"images were given as {self.dataset.normalisation()}"
+        how = f"images were given as {self.normalisation}"
         hint = "set experiment.mean and experiment.std if it was trained on others"
         promised = self.network.metadata.get("test_accuracy")
         chance = 1.0 / n_classes
@@ -136,3 +168,27 @@ class Materials:
         """Conductance bins [S] of the level histogram; the last one also counts what lies above."""
         levels = self.config.cells.scale.levels
         return np.linspace(0.0, 1.8 * float(np.max(levels)), HISTOGRAM_BINS + 1)
+
+
+def materials_key(config: ExperimentConfig) -> tuple[Any, ...]:
+    """What network and images of an experiment depend on."""
+    table = config.experiment
+    data = (table.dataset, table.mean, table.std, table.n_calibration, table.n_test)
+    return (*data, table.network, table.digital, table.seed)
+
+
+class Store:
+    """Materials of the last few experiments, read once for all that share network and images."""
+
+    def __init__(self, size: int = 2, load: Callable[[ExperimentConfig], Materials] = Materials.load) -> None:
+        self._size, self._load = size, load
+        self._held: dict[tuple[Any, ...], Materials] = {}
+
+    def get(self, config: ExperimentConfig) -> Materials:
+        """The materials of an experiment."""
+        key = materials_key(config)
+        if key not in self._held:
+            while len(self._held) >= self._size:
+                del self._held[next(iter(self._held))]
+            self._held[key] = self._load(config)
+        return self._held[key].of(config)

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any
 
 import click
 
-__all__ = ["console", "print_comparison", "print_plan", "print_sweep", "print_table"]
+__all__ = ["console", "print_comparison", "print_plan", "print_study", "print_table"]
 
 WIDE = 156  # columns where no terminal tells its width
 
 
 def console() -> Any:
-    """Where tables are printed: as wide as the terminal, or wide where there is none."""
+    """Where tables are printed: as wide as the terminal or COLUMNS says, or wide where neither does."""
     from rich.console import Console
 
-    return Console(width=None if sys.stdout.isatty() else WIDE)
+    return Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else WIDE)
 
 
 def print_plan(settings: Any, workers: int) -> None:
@@ -122,30 +123,36 @@ def print_table(archive: Any) -> None:
     console().print(table)
 
 
-def print_sweep(name: str, archives: dict[str, Any]) -> None:
-    """Mean accuracy and worst chip of every stage and case."""
+def print_study(study: Any, name: str) -> None:
+    """A row for each condition and stage: narrow, whatever the number of axes."""
     from rich.table import Table
 
     from finetune.study.statistics import spread
 
     caption = (
-        "a chip id names the same random deviates in every column, so columns are not independent samples: "
-        "compare them chip by chip"
+        "accuracy in %: mean over chips, its 95 % interval (from three chips on), worst chip; lost: points "
+        "below the digital network; a chip id names the same random deviates under every condition, so "
+        "conditions are not independent samples: compare them chip by chip"
     )
-    table = Table(title=f"{name}: accuracy in %, mean over chips (worst chip)", caption=caption)
-    table.add_column("stage")
-    for label in archives:
-        table.add_column(label, justify="right")
-    stages = dict.fromkeys(stage for archive in archives.values() for stage in archive.stages)
-    for stage in stages:
-        overs = [
-            spread(100 * archive.accuracy(stage)) if stage in archive.stages else None
-            for archive in archives.values()
-        ]
-        table.add_row(
-            stage.replace("[", r"\["),
-            *("" if over is None else f"{over.mean:.2f} ({over.worst:.2f})" for over in overs),
-        )
+    table = Table(title=f"{name}: {study.n_trials} of {study.n_planned} trials", caption=caption)
+    for axis in study.axes:
+        table.add_column(axis, overflow="fold")
+    table.add_column("stage", overflow="fold")
+    for head in ("chips", "accuracy", "interval", "worst", "lost"):
+        table.add_column(head, justify="right")
+    for label, archive in study.items():
+        point = [str(study.coordinates[label].get(axis, "")) for axis in study.axes]
+        if not archive.n_trials:
+            table.add_row(
+                *(cell.replace("[", r"\[") for cell in point), "(no trial yet)", "0", "", "", "", ""
+            )
+            continue
+        for index, stage in enumerate(archive.stages):
+            over = spread(100 * archive.accuracy(stage))
+            cells = [*(point if index == 0 else [""] * len(point)), stage, str(over.n), f"{over.mean:.2f}"]
+            cells.append("" if over.low != over.low else f"{over.low:.2f} to {over.high:.2f}")
+            cells += [f"{over.worst:.2f}", f"{100 * archive.teacher_accuracy - over.mean:.2f}"]
+            table.add_row(*(cell.replace("[", r"\[") for cell in cells))
     console().print(table)
 
 

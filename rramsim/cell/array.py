@@ -1,4 +1,7 @@
-"""The state of all cells of one layer."""
+"""The state of all cells of one layer.
+
+Long because one state and everything that acts on it, writes, time and reads, stand together.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,8 @@ from rramsim.cell.drift import drift_law, kernel_kind as drift_kind
 from rramsim.cell.faults import draw_faults
 from rramsim.cell.laws import ErrorLaw, LognormalLaw, NormalLaw
 from rramsim.cell.noise import fast_trap_mean, read_sigma
-from rramsim.cell.stress import StressTables, add_solved
+from rramsim.cell.stress import StressTables, add_solved, sign
+from rramsim.cell.variation import CellVariation
 from rramsim.checks import InputError, check_array
 from rramsim.kernels import cell as kernels, write as write_kernels
 from rramsim.streams import Cause
@@ -49,6 +53,8 @@ class CellArray:
     seed : int
     keys : tuple of int
         Identify this array among others of the same seed, such as (chip, layer).
+    variation : CellVariation, optional
+        Errors that cells have in common.
 
     Notes
     -----
@@ -65,6 +71,7 @@ class CellArray:
         *,
         seed: int = 0,
         keys: tuple[int, ...] = (),
+        variation: CellVariation | None = None,
     ) -> None:
         n_wl, n_bl = (int(n) for n in shape)
         if n_wl < 1 or n_bl < 1:
@@ -75,6 +82,9 @@ class CellArray:
         self.disturb = disturb if disturb is not None else DisturbConfig()
         self.seed, self.keys = int(seed), tuple(int(k) for k in keys)
         self.scale = self.config.scale
+        self.variation = variation
+        self._aims = self.scale.levels if variation is None else variation.levels
+        self._thermal = (0.0, 0.0)  # relative change of conductance at g_min and g_max
         self.law: ErrorLaw = self.config.error_law()
         self.disturb_law = disturb_law(self.disturb) if self.disturb.enabled else None
         self.drift_law = drift_law(self.config.drift)
@@ -193,6 +203,10 @@ class CellArray:
         high = self.faults.g_stuck_high if self.faults.g_stuck_high is not None else self.scale.g_max
         self._g_written[self._stuck == 1] = low
         self._g_written[self._stuck == 2] = high
+        if self.variation is not None:
+            if self.variation.unreachable is not None:
+                self._stuck[self.variation.unreachable & (self._stuck == 0)] = 3
+            np.maximum(self._g_written, np.float32(self.variation.floor), out=self._g_written)
         self._refresh()
 
     # -- what the chip reads ----------------------------------------------------------------
@@ -209,11 +223,25 @@ class CellArray:
 
         A trap that switches faster than reads lowers the mean by occupancy x change, see `TelegraphConfig`.
         """
-        if not self._trap.size or self._captured.size:
-            return self.conductance
-        mean = fast_trap_mean(self._g, self.config, self._trap)
+        mean = self.conductance
+        if self._trap.size and not self._captured.size:
+            mean = fast_trap_mean(self._g, self.config, self._trap)
+        if any(self._thermal):
+            mean = mean * self._thermal_factor()
         mean.setflags(write=False)
         return mean
+
+    def set_thermal(self, change_low: float, change_high: float) -> None:
+        """Let reads see conductances changed by these fractions at g_min and g_max, in between by ln G."""
+        if self._thermal != (change_low, change_high):
+            self._thermal = (change_low, change_high)
+            self.version += 1
+
+    def _thermal_factor(self) -> NDArray[np.float32]:
+        position = np.log(np.maximum(self._g, 1e-12) / self.scale.g_min) / np.log(self.scale.on_off_ratio)
+        low, high = self._thermal
+        change = low + np.clip(position, 0.0, 1.0) * (high - low)
+        return np.maximum(1.0 + change, 0.0).astype(np.float32)
 
     @property
     def write_count(self) -> NDArray[np.uint32]:
@@ -224,7 +252,7 @@ class CellArray:
 
     @property
     def stuck(self) -> NDArray[np.uint8]:
-        """0 = sound, 1 = stuck at low, 2 = stuck at high conductance."""
+        """0 = sound, 1 = stuck at low, 2 = stuck at high conductance, 3 = no pulse reaches it."""
         return self._stuck
 
     @property
@@ -241,7 +269,8 @@ class CellArray:
     def read_sigma(self) -> NDArray[np.float32] | None:
         """Standard deviation [S] of each cell's noise in one read; None without noise."""
         seconds = self.clock - self._t_write if self._t_write.size else None
-        return read_sigma(self._g, seconds, self.config, self._trap if not self._captured.size else None)
+        sigma = read_sigma(self._g, seconds, self.config, self._trap if not self._captured.size else None)
+        return sigma * self._thermal_factor() if sigma is not None and any(self._thermal) else sigma
 
     # -- writing ------------------------------------------------------------------------------
 
@@ -278,7 +307,7 @@ class CellArray:
         if programming.method == "write_verify":
             pulses, failed = np.zeros(self.shape[0], np.int64), np.zeros(self.shape[0], np.int64)
             write_kernels.write_verify(
-                levels, mask, self._stuck, self.scale.levels, self._g, self._pulses,
+                levels, mask, self._stuck, self._aims, self._g, self._pulses,
                 self._key(Cause.PULSE_SCATTER, 0), self._key(Cause.PULSE_SCATTER, 1), self._wear,
                 self._relaxation, self._shift, self._sigma_relaxed, self._split_relaxed,
                 self._count, self._g_written, pulses, failed,
@@ -290,6 +319,8 @@ class CellArray:
             n_pulses = round(n_cells * programming.pulses_per_write)
             verified = programming.pulses_per_write > 1.0  # the law then describes verified cells
             seconds = n_pulses * (programming.t_pulse + (programming.t_verify if verified else 0.0))
+        if self.variation is not None:
+            np.maximum(self._g_written, np.float32(self.variation.floor), out=self._g_written)
         if self._t_write.size:
             self._t_write[mask] = self.clock
         if self._stress.size:
@@ -305,18 +336,39 @@ class CellArray:
         relaxed = (self._relaxation, self._shift, self._sigma_relaxed, self._split_relaxed)
         if type(law).realise in (NormalLaw.realise, LognormalLaw.realise):
             write_kernels.write_one_shot(
-                levels, mask, self._stuck, self.scale.levels, law.sigma, law.multiplicative, law.bounds,
+                levels, mask, self._stuck, self._aims, law.sigma, law.multiplicative, law.bounds,
                 split, self._wear, *relaxed, count, self._g_written,
             )  # fmt: skip
+            self._err_alike(mask)
             return
         e = np.empty(self.shape)
         write_kernels.deviates(mask, count, split, e)
         values = np.asarray(law.realise(np.where(mask, levels, 0), e), float)
+        if self.variation is not None:
+            moved = self._aims - self.scale.levels
+            values = np.maximum(values + moved[np.where(mask, levels, 0)], 0.0)
         if values.shape != self.shape or not np.isfinite(values).all() or (values < 0.0).any():
             raise InputError(
                 f"error law {self.config.law!r} must return finite conductances >= 0 of shape {self.shape}"
             )
         write_kernels.write_values(values, mask, self._stuck, *relaxed, count, self._g_written)
+        self._err_alike(mask)
+
+    def _err_alike(self, mask: Any) -> None:
+        """Apply what cells of a line or a tile have in common to those just written."""
+        if self.variation is not None and self.variation.factor is not None:
+            written = mask & (self._stuck == 0)
+            self._g_written[written] *= self.variation.factor[written]
+
+    def add_pulses(self, n_pulses: NDArray[np.floating], v: float, seconds: float) -> None:
+        """Stress every cell by its own number (n_wl, n_bl) of pulses of `v` [V] that last `seconds`."""
+        if self.disturb_law is None:
+            return
+        self.disturb_law.check_voltage(abs(v))
+        n_cycles = self._count.astype(float) + self.disturb.cycles_before
+        weight = self.disturb_law.weight(np.full(self.shape, abs(v)), n_cycles)
+        self._stress += n_pulses * weight * sign(self.disturb_law, self.disturb, np.asarray(v)) * seconds
+        self._refresh(always=False)
 
     # -- time and reads -------------------------------------------------------------------------
 
@@ -422,6 +474,8 @@ class CellArray:
             self._apply_user_law(law)
         if self._captured.size:
             self._apply_traps()
+        if self.variation is not None:
+            np.maximum(self._g, np.float32(self.variation.floor), out=self._g)
         if not (always or by_table or self._captured.size or n_changed):
             self.version -= 1
 

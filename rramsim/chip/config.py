@@ -8,6 +8,7 @@ from rramsim.cell import CellsConfig, DisturbConfig, FaultsConfig
 from rramsim.checks import InputError
 from rramsim.chip.converters import ConverterConfig
 from rramsim.chip.layout import MappingConfig
+from rramsim.chip.variation import TemperatureConfig, VariationConfig
 from rramsim.circuit.wiring import ALPHA_V_MAX, WiresConfig
 from rramsim.config import check_settings, setting
 
@@ -32,6 +33,8 @@ class ChipConfig:
     faults: FaultsConfig = setting(FaultsConfig, "", "stuck cells")
     disturb: DisturbConfig = setting(DisturbConfig, "", "read disturbance")
     wires: WiresConfig | None = setting(None, "", "resistances of lines; absent: ideal lines")
+    variation: VariationConfig | None = setting(None, "", "errors that many cells share; absent: none")
+    temperature: TemperatureConfig | None = setting(None, "", "temperature at reads; absent: no effect")
     state_tolerance: float = setting(
         1e-3, "1", "output error over full scale that makes a wired tile be solved again", "[0, inf)"
     )
@@ -73,6 +76,22 @@ class ChipConfig:
                 "disturb needs even DAC steps: set converters.errors.dac_inl and dac_dnl to 0; a histogram "
                 "of codes stands for the voltages of reads"
             )
+
+        if self.variation is not None:
+            self._check_variation(self.variation)
+
+    def _check_variation(self, variation: VariationConfig) -> None:
+        if variation.correlated and self.cells.programming.method == "write_verify":
+            raise InputError(
+                "variation.sigma_word, sigma_bit and sigma_tile need one-shot writes: verification corrects "
+                "them, and would leave no trace of them"
+            )
+        if variation.dead_lines and self.cells.iv_alpha and self.wires is not None:
+            raise InputError(
+                "variation.dead_word_rate and dead_bit_rate need linear cells (iv_alpha = 0) on wires"
+            )
+        if variation.v_half and not self.disturb.enabled:
+            raise InputError("variation.v_half needs a disturb law, such as disturb.law = 'power'")
 
     @property
     def noisy_reads(self) -> bool:

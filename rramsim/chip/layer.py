@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -22,6 +22,8 @@ from rramsim.chip.drive import Drive, drive_matrix
 from rramsim.chip.layer_array import LayerArray
 from rramsim.chip.layout import TileLayout
 from rramsim.chip.mismatch import DAC_FRACTION, Mismatch
+from rramsim.chip.placement import Place
+from rramsim.chip.variation import Variation
 from rramsim.kernels import read as read_kernels
 from rramsim.kernels.windows import Geometry
 from rramsim.streams import Cause, key, normal_table, text_key
@@ -36,34 +38,53 @@ class ChipLayer:
 
     Parameters
     ----------
-    name : str
-    n_rows, n_cols : int
-        Shape of the stored matrix.
+    layout : TileLayout
+    places : sequence of Place
+        Where each block of the layer lies.
     config : ChipConfig
         The kind of chip.
+    variation : Variation or None
+        Errors that the chip's cells share.
+    name : str
     seed, chip : int
         The individual chip: with the name, they decide every draw.
     """
 
     def __init__(
-        self, name: str, n_rows: int, n_cols: int, config: ChipConfig, *, seed: int, chip: int
+        self,
+        layout: TileLayout,
+        places: Sequence[Place],
+        config: ChipConfig,
+        variation: Variation | None,
+        *,
+        name: str,
+        seed: int,
+        chip: int,
     ) -> None:
         mapping, converters = config.mapping, config.converters
         levels = tuple(float(g) for g in config.cells.scale.levels)
-        layout = TileLayout.build(n_rows, n_cols, mapping)
         self._keys = (chip, text_key(name))
         self._seed = seed
+        shape = layout.n_word_lines, layout.n_lines
+        shared = dead_word = dead_bit = None
+        if variation is not None:
+            shared, dead_word, dead_bit = variation.of_layer(shape, layout.blocks, places)
         cells = CellArray(
-            (layout.n_word_lines, layout.n_lines), config.cells, config.faults, config.disturb,
-            seed=seed, keys=self._keys,
-        )  # fmt: skip
+            shape, config.cells, config.faults, config.disturb, seed=seed, keys=self._keys, variation=shared
+        )
         self.array = LayerArray(layout, cells, per_line=converters.adc_per_line)
         self.mismatch = Mismatch(converters, layout, self.array.n_channels, seed, self._keys)
-        self.array.driver_gain = self.mismatch.driver_gain()
+        gain = self.mismatch.driver_gain()
+        if dead_word is not None and dead_word.any():
+            gain = np.where(dead_word, np.float32(0.0), np.float32(1.0) if gain is None else gain)
+        self.array.driver_gain = gain
+        if variation is not None:
+            self.array.dead_bit = dead_bit if dead_bit is not None and dead_bit.any() else None
+            self.array.v_half = variation.config.v_half
         self.info = LayerInfo(
             name=name,
-            n_rows=n_rows,
-            n_cols=n_cols,
+            n_rows=layout.n_rows,
+            n_cols=layout.n_cols,
             cells_per_weight=mapping.cells_per_weight,
             row_tiles=layout.row_tiles,
             n_col_tiles=len(layout.col_tiles),

@@ -39,7 +39,11 @@ class LayerArray:
     per_line : bool
         Channels are single bit lines.
     driver_gain : ndarray, shape (n_word_lines, n_lines), optional
-        Factor of each cell's word-line driver; 1 where left out.
+        Factor of each cell's word-line driver, 0 on a dead line; 1 where left out.
+    dead_bit : bool ndarray, shape (n_word_lines, n_lines), optional
+        Cells on bit lines without sense amplifier.
+    v_half : float
+        Voltage [V] at half-selected cells during a write pulse.
 
     Notes
     -----
@@ -53,8 +57,11 @@ class LayerArray:
         *,
         per_line: bool = False,
         driver_gain: NDArray[np.float32] | None = None,
+        dead_bit: NDArray[np.bool_] | None = None,
+        v_half: float = 0.0,
     ) -> None:
         self.layout = layout
+        self.dead_bit, self.v_half = dead_bit, v_half
         self.cells = cells
         self.alpha = cells.config.iv_alpha
         self.driver_gain = driver_gain
@@ -134,11 +141,7 @@ class LayerArray:
 
     def tiles(self) -> list[tuple[slice, slice]]:
         """Word-line and bit-line range of each block, row tile by row tile."""
-        return [
-            (slice(*rows), slice(*lines))
-            for rows in self.layout.word_line_tiles
-            for lines in self.layout.line_tiles
-        ]
+        return self.layout.blocks
 
     # -- cells --------------------------------------------------------------------------------
 
@@ -146,7 +149,29 @@ class LayerArray:
         """`CellArray.write`; tiles with written cells will be solved again, whatever the tolerance."""
         for block, tile in zip(self.blocks, self.on_tiles, strict=True):
             tile.rewritten |= bool(mask[block.rows, block.lines].any())
-        return self.cells.write(levels, mask)
+        report = self.cells.write(levels, mask)
+        if self.v_half and report.n_cells:
+            self._half_select(mask, report.n_pulses / report.n_cells)
+        return report
+
+    def _half_select(self, mask: NDArray[np.bool_], pulses: float) -> None:
+        """Stress of cells that share a line with cells just written, `pulses` for each of those.
+
+        A cell of the mask itself meets half of the pulses of its lines after its own, on average.
+        """
+        programming, total = self.cells.config.programming, np.zeros(self.cells.shape)
+        for index, part in enumerate(self.tiles()):
+            written = mask[part].astype(np.float64)
+            rows, lines = written.sum(axis=1), written.sum(axis=0)
+            total[part] = (rows[:, None] + lines - 2.0 * written) * np.where(mask[part], 0.5, 1.0)
+            around = self.on_tiles[index].around if self.wired else None
+            if around is not None:
+                block = self.blocks[index]
+                others = np.zeros(around.shape)
+                others[block.on_rows] += rows[:, None]
+                others[:, block.on_lines] += lines
+                around.add_pulses(pulses * others, self.v_half, programming.t_pulse)
+        self.cells.add_pulses(pulses * total, self.v_half, programming.t_pulse)
 
     def wait(self, seconds: float) -> None:
         """Let time pass [s], for the cells around as well."""
@@ -210,6 +235,8 @@ class LayerArray:
         effective = self._effective
         if self.driver_gain is not None:
             effective = effective * self.driver_gain
+        if self.dead_bit is not None:
+            effective = np.where(self.dead_bit, np.float32(0.0), effective)
         effective = self.layout.over_copies(effective)
         if self._minus is None:
             self._matrix = np.ascontiguousarray(effective[:, self._plus])
@@ -231,6 +258,8 @@ class LayerArray:
             variance = variance * np.square(self._transfer)
         if self.driver_gain is not None:
             variance = variance * np.square(self.driver_gain)
+        if self.dead_bit is not None:
+            variance = np.where(self.dead_bit, np.float32(0.0), variance)
         variance = self.layout.over_copies(variance)
         self._variance = self._of_channels(variance)
         self._coupling = self._of_channels(coupling)
@@ -315,7 +344,7 @@ class LayerArray:
         if not self.wired and self.driver_gain is None and sigma is None:
             response = np.sinh(self.alpha * v) / self.alpha if self.alpha else v
             lines[:] = response @ np.asarray(self.cells.read_mean()[first:last], dtype=np.float64)
-            return self._to_channels(lines)
+            return self._to_channels(self._without_dead(lines, first))
         draws = None
         if sigma is not None and not self.wired:
             draws = np.stack(list(normals(len(v), (self.layout.n_lines,))))
@@ -341,7 +370,11 @@ class LayerArray:
             for n, draw in enumerate(normals(len(v), tile.shape, column_tile)):
                 noisy = np.maximum(g + spread * draw, 0.0)
                 lines[n, left:right] = tile.currents_with(block, noisy, driven[n : n + 1], self.alpha)[0]
-        return self._to_channels(lines)
+        return self._to_channels(self._without_dead(lines, first))
+
+    def _without_dead(self, lines: NDArray[np.float64], word_line: int) -> NDArray[np.float64]:
+        """Currents of bit lines, 0 where a line of this row tile has no sense amplifier."""
+        return lines if self.dead_bit is None else np.where(self.dead_bit[word_line], 0.0, lines)
 
     def _to_channels(self, lines: NDArray[np.float64]) -> NDArray[np.float32]:
         if self._minus is None:
@@ -359,17 +392,14 @@ class LayerArray:
         Those of the cells around block k are `around_slope_k` and `around_offset_k`.
         """
         slope, offset = np.empty(self.cells.shape), np.empty(self.cells.shape)
-        around = []
-        for block, tile in zip(self.blocks, self.on_tiles, strict=True):
+        result = {"slope": slope, "offset": offset}
+        for index, (block, tile) in enumerate(zip(self.blocks, self.on_tiles, strict=True)):
             gain = self._gain_of(block)
             pair = tile.cell_drive(block, v_mean[block.rows] * gain, v_rms[block.rows] * gain)
             part, inner = (block.rows, block.lines), (block.on_rows, block.on_lines)
             slope[part], offset[part] = pair[0][inner], pair[1][inner]
             if tile.around is not None:
-                around.append(pair)
-        result = {"slope": slope, "offset": offset}
-        for index, pair in enumerate(around):
-            result[f"around_slope_{index}"], result[f"around_offset_{index}"] = pair
+                result[f"around_slope_{index}"], result[f"around_offset_{index}"] = pair
         return result
 
     def _gain_of(self, block: Block) -> Any:

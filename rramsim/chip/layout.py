@@ -26,7 +26,7 @@ class MappingConfig:
     tile_rows: int = setting(128, "1", "word lines of an array", "[1, 65536]")
     tile_cols: int = setting(128, "1", "bit lines of an array", "[1, 65536]")
     placement: Literal["cropped", "full", "packed"] = setting(
-        "cropped", "", "arrays cut to the layer, a whole array per block, or blocks that share arrays",
+        "full", "", "arrays cut to the layer, a whole array per block, or blocks that share arrays",
         choices=("cropped", "full", "packed"),
     )  # fmt: skip
     unused: Literal["reset", "floating"] = setting(
@@ -131,6 +131,11 @@ class TileLayout:
     def word_line_tiles(self) -> tuple[tuple[int, int], ...]:
         """First and one-past-last word line of each row tile."""
         return tuple((self.n_copies * first, self.n_copies * last) for first, last in self.row_tiles)
+
+    @property
+    def blocks(self) -> list[tuple[slice, slice]]:
+        """Word-line and bit-line range of each part that lies on one array, row tile by row tile."""
+        return [(slice(*rows), slice(*lines)) for rows in self.word_line_tiles for lines in self.line_tiles]
 
     def on_word_lines(self, rows: NDArray[Any]) -> NDArray[Any]:
         """Values of rows (axis 0) at the word lines that they drive."""

@@ -20,8 +20,10 @@ from rramsim.checks import InputError, NoEffectWarning, nearest_name
 from rramsim.chip.config import ChipConfig
 from rramsim.chip.layer import ChipLayer
 from rramsim.chip.layer_array import refresh_all
+from rramsim.chip.layout import TileLayout
 from rramsim.chip.placement import ChipMap, place_layers
 from rramsim.chip.tiles import Tile
+from rramsim.chip.variation import Variation
 from rramsim.circuit.wiring import WiresConfig
 from rramsim.streams import text_key
 
@@ -57,19 +59,32 @@ class SimulatedChip:
         self.seed = int(seed)
         self.chip = int(chip)
         self._levels = tuple(float(g) for g in config.cells.scale.levels)
-        self._layers: dict[str, ChipLayer] = {
-            name: ChipLayer(name, int(n_rows), int(n_cols), config, seed=self.seed, chip=self.chip)
+        layouts = {
+            name: TileLayout.build(int(n_rows), int(n_cols), config.mapping)
             for name, (n_rows, n_cols) in shapes.items()
         }
-        self._infos = {name: layer.info for name, layer in self._layers.items()}
-        layouts = {name: layer.array.layout for name, layer in self._layers.items()}
         self._map = place_layers(layouts, config.mapping)
+        variation = None
+        if config.variation is not None:
+            variation = Variation(
+                config.variation, config.cells, self._map.shapes, seed=self.seed, chip=self.chip
+            )
+        self._layers: dict[str, ChipLayer] = {
+            name: ChipLayer(
+                layout, self._map.places[name], config, variation, name=name, seed=self.seed, chip=self.chip
+            )
+            for name, layout in layouts.items()
+        }
+        self._infos = {name: layer.info for name, layer in self._layers.items()}
         if config.wires is not None:
-            tiles = self._build_tiles(config.wires)
+            tiles = self._build_tiles(config.wires, variation)
             for name, layer in self._layers.items():
                 layer.array.put_on(tiles, self._map.places[name])
+        self._kelvin = None if config.temperature is None else config.temperature.read
+        if self._kelvin is not None:
+            self.set_temperature(self._kelvin)
 
-    def _build_tiles(self, wires: WiresConfig) -> list[Tile]:
+    def _build_tiles(self, wires: WiresConfig, variation: Variation | None) -> list[Tile]:
         """The physical arrays, each full of reset cells where no layer lies."""
         config, filled = self.config, np.zeros(len(self._map.shapes), dtype=np.int64)
         for own in self._map.places.values():
@@ -81,14 +96,16 @@ class SimulatedChip:
             if filled[number] < shape[0] * shape[1]:
                 keys = (self.chip, text_key(AROUND), number)
                 around = CellArray(
-                    shape, config.cells, config.faults, config.disturb, seed=self.seed, keys=keys
-                )
+                    shape, config.cells, config.faults, config.disturb, seed=self.seed, keys=keys,
+                    variation=None if variation is None else variation.of_tile(number),
+                )  # fmt: skip
             tiles.append(
                 Tile(
                     shape,
                     wires,
                     around=around,
                     floating=config.mapping.unused == "floating",
+                    dead=None if variation is None else variation.dead(number),
                     noisy=config.noisy_reads,
                     tolerance=config.state_tolerance,
                 )
@@ -259,6 +276,22 @@ class SimulatedChip:
         }
         return twin
 
+    def set_temperature(self, kelvin: float) -> None:
+        """Read at another temperature [K] from now on (simulator only); see `TemperatureConfig`."""
+        thermal = self.config.temperature
+        if thermal is None:
+            raise InputError("a chip without table [temperature] has no temperature to change")
+        if not (np.isfinite(kelvin) and kelvin > 0.0):
+            raise InputError(f"kelvin must be finite and > 0 K, got {kelvin}; was a Celsius value given?")
+        self._kelvin = float(kelvin)
+        for item in self._layers.values():
+            item.array.cells.set_thermal(*thermal.of_cells(kelvin))
+            for tile in item.array.on_tiles:
+                assert self.config.wires is not None
+                tile.set_wires(thermal.of_wires(self.config.wires, kelvin))
+                if tile.around is not None:
+                    tile.around.set_thermal(*thermal.of_cells(kelvin))
+
     @property
     def map(self) -> ChipMap:
         """Where every layer lies on the chip's arrays."""
@@ -282,7 +315,7 @@ class SimulatedChip:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that changes over a chip's life, as nested dicts of arrays and numbers."""
-        return {name: item.state_dict() for name, item in self._layers.items()}
+        return {name: item.state_dict() | {"kelvin": self._kelvin} for name, item in self._layers.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from `state_dict` bit for bit; config, shapes, seed and chip must be the same."""
@@ -291,6 +324,8 @@ class SimulatedChip:
                 f"state must hold the layers {sorted(self._layers)}, got {sorted(state)}; another network's?"
             )
         for name, entry in state.items():
+            if entry["kelvin"] is not None:
+                self.set_temperature(entry["kelvin"])
             self._layers[name].load_state_dict(entry)
 
 

@@ -58,6 +58,8 @@ class Tile:
         layers fill the array.
     floating : bool
         Leave lines without weights open; otherwise they are driven at 0 V or grounded.
+    dead : (bool ndarray, bool ndarray), optional
+        Masks of word lines without driver and bit lines without sense amplifier: open as well.
     noisy : bool
         Keep what read noise needs of each solution.
     tolerance : float
@@ -74,11 +76,14 @@ class Tile:
         *,
         around: CellArray | None = None,
         floating: bool = False,
+        dead: tuple[NDArray[np.bool_], NDArray[np.bool_]] | None = None,
         noisy: bool = False,
         tolerance: float = 0.0,
     ) -> None:
         self.shape, self.wires, self.around = shape, wires, around
         self.floating, self.noisy, self.tolerance = floating, noisy, tolerance
+        self.dead = dead if dead is not None and (dead[0].any() or dead[1].any()) else None
+        self._n_changes = 0  # of the wires themselves
         self.blocks: list[Block] = []
         self.solved: NDArray[np.float32] | None = None  # conductances of the last solution
         self.drop = 0.0  # largest relative loss of a cell
@@ -90,7 +95,7 @@ class Tile:
     def version(self) -> int:
         """Grows whenever a conductance may have changed."""
         around = 0 if self.around is None else self.around.version
-        return around + sum(block.host.cells.version for block in self.blocks)
+        return self._n_changes + around + sum(block.host.cells.version for block in self.blocks)
 
     def owned_by(self, host: Host) -> bool:
         """Whether `host` was placed here first: it keeps the tile's state."""
@@ -105,12 +110,21 @@ class Tile:
 
     def open_lines(self) -> dict[str, NDArray[np.bool_]]:
         """Masks of floating word and bit lines as the solvers take them."""
-        if not self.floating:
+        if not self.floating and self.dead is None:
             return {}
-        word, bit = np.ones(self.shape[0], bool), np.ones(self.shape[1], bool)
-        for block in self.blocks:
-            word[block.on_rows], bit[block.on_lines] = False, False
+        word, bit = np.full(self.shape[0], self.floating), np.full(self.shape[1], self.floating)
+        if self.floating:
+            for block in self.blocks:
+                word[block.on_rows], bit[block.on_lines] = False, False
+        if self.dead is not None:
+            word, bit = word | self.dead[0], bit | self.dead[1]
         return {"float_word": word, "float_bit": bit}
+
+    def set_wires(self, wires: WiresConfig) -> None:
+        """Other line resistances from now on."""
+        if wires != self.wires:
+            self.wires, self.solved = wires, None
+            self._n_changes += 1
 
     # -- solutions of linear cells --------------------------------------------------------------
 
@@ -155,6 +169,8 @@ class Tile:
         for index, block in enumerate(self.blocks):
             for half, rows in enumerate(block.halves):
                 patterns[2 * index + half, rows] = 1.0
+        if self.dead is not None:
+            patterns[:, self.dead[0]] = 0.0
         slope, voltage, leaves = noise_transfer(
             np.asarray(g, np.float64), self.wires, patterns, **self.open_lines()
         )
@@ -171,6 +187,8 @@ class Tile:
         shape[axis] = self.shape[0]
         result = np.zeros(shape, dtype=values.dtype)
         result[(slice(None),) * axis + (block.on_rows,)] = values
+        if self.dead is not None:
+            result[(slice(None),) * axis + (self.dead[0],)] = 0
         return result
 
     def currents(self, block: Block, v_in: NDArray[np.float64], alpha: float) -> NDArray[np.float64]:
@@ -212,7 +230,7 @@ class Tile:
         """Voltage [V] across every cell of the tile, (n_vectors, *shape), while a block is driven."""
         g = np.asarray(self.conductance(), np.float64)
         v = self.on_tile(block, v_in, axis=1)
-        if self.floating:
+        if self.open_lines():
             from rramsim.circuit.solve import prepare
 
             v_word, v_bit = prepare(g, self.wires, **self.open_lines()).voltages(v)
@@ -254,12 +272,14 @@ def _solve(jobs: Sequence[tuple[Tile, NDArray[np.float32]]]) -> None:
     for first in range(0, len(jobs), SOLVE_TILES):
         part = jobs[first : first + SOLVE_TILES]
         arrays = [np.asarray(g, dtype=np.float64) for _, g in part]
-        if part[0][0].floating:
-            solved = [
-                prepare(g, tile.wires, **tile.open_lines()).g_eff
-                for (tile, _), g in zip(part, arrays, strict=True)
-            ]
-        else:
-            solved = effective_conductances(arrays, part[0][0].wires)
-        for (tile, g), matrix in zip(part, solved, strict=True):
-            tile.take(g, matrix)
+        whole = [index for index, (tile, _) in enumerate(part) if not tile.open_lines()]
+        solved: dict[int, NDArray[np.float64]] = dict(
+            zip(whole, effective_conductances([arrays[k] for k in whole], part[0][0].wires), strict=True)
+            if whole
+            else ()
+        )
+        for index, (tile, _) in enumerate(part):
+            if index not in solved:
+                solved[index] = prepare(arrays[index], tile.wires, **tile.open_lines()).g_eff
+        for index, (tile, g) in enumerate(part):
+            tile.take(g, solved[index])

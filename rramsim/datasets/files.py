@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import math
 import struct
 import sys
 import urllib.request
@@ -21,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rramsim.checks import InputError
+from rramsim.hdf5 import DAMAGE, check_size, open_plain
 
 Arrays = dict[str, tuple[NDArray[Any], NDArray[Any]]]
 
@@ -54,24 +56,38 @@ def has_all_idx(directory: Path) -> bool:
 def read_idx(path: Path) -> NDArray[Any]:
     """The array of one idx file, packed with gzip or not (format: Y. LeCun, C. Cortes, MNIST)."""
     try:
-        raw = path.read_bytes()
-        if raw[:2] == b"\x1f\x8b":
-            raw = gzip.decompress(raw)
-    except (OSError, EOFError, zlib.error) as error:
+        stored = path.stat().st_size
+        with path.open("rb") as plain:
+            packed = plain.read(2) == b"\x1f\x8b"
+        with gzip.open(path) if packed else path.open("rb") as stream:
+            head = stream.read(4)
+            if len(head) < 4 or head[:2] != b"\0\0" or head[2] not in IDX_DTYPES:
+                raise InputError(f"{path} is no idx file; it must begin with two zero bytes and a known type")
+            n_axes = head[3]
+            sizes = stream.read(4 * n_axes)
+            if len(sizes) < 4 * n_axes:
+                raise InputError(f"{path} is truncated within its header; fetch it again")
+            shape = struct.unpack(f">{n_axes}I", sizes)
+            dtype = np.dtype(IDX_DTYPES[head[2]])
+            wanted = dtype.itemsize * math.prod(shape)  # of any size: no product overflows
+            if packed:
+                check_size(wanted, stored, str(path))
+            elif wanted + 4 + 4 * n_axes != stored:
+                wanted += 4 + 4 * n_axes
+                raise InputError(
+                    f"{path} must hold {wanted:,} bytes by its header, got {stored:,}; is it truncated?"
+                )
+            raw = stream.read(wanted + 1)
+    except InputError:
+        raise
+    except (*DAMAGE, EOFError, zlib.error) as error:
         raise InputError(f"{path} cannot be read ({error}); fetch it again") from None
-    if len(raw) < 4 or raw[:2] != b"\0\0" or raw[2] not in IDX_DTYPES:
-        raise InputError(f"{path} is no idx file; it must begin with two zero bytes and a known type")
-    n_axes = raw[3]
-    if len(raw) < 4 + 4 * n_axes:
-        raise InputError(f"{path} is truncated within its header; fetch it again")
-    shape = struct.unpack(f">{n_axes}I", raw[4 : 4 + 4 * n_axes])
-    dtype = np.dtype(IDX_DTYPES[raw[2]])
-    wanted = 4 + 4 * n_axes + dtype.itemsize * int(np.prod(shape, dtype=np.int64))
     if len(raw) != wanted:
-        raise InputError(
-            f"{path} must hold {wanted:,} bytes by its header, got {len(raw):,}; is it truncated?"
-        )
-    return np.frombuffer(raw, dtype, offset=4 + 4 * n_axes).reshape(shape)
+        got = "more" if len(raw) > wanted else f"{len(raw):,}"
+        raise InputError(f"{path} must hold {wanted:,} bytes by its header, got {got}; is it truncated?")
+    if len(shape) > 32:
+        raise InputError(f"{path} claims {len(shape)} axes; an idx file of images has 3")
+    return np.frombuffer(raw, dtype).reshape(shape)
 
 
 def idx_bytes(array: NDArray[np.uint8]) -> bytes:
@@ -183,12 +199,34 @@ def _pair(table: Mapping[str, NDArray[Any]], prefix: str, path: Path) -> tuple[N
 def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
     try:
         # numpy leaves its own handle open where the archive is damaged
-        with path.open("rb") as stream, zipfile.ZipFile(stream), np.load(stream, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        with path.open("rb") as stream, zipfile.ZipFile(stream) as whole:
+            for entry in whole.infolist():
+                check_size(entry.file_size, entry.compress_size, f"{path}: {entry.filename}")
+                with whole.open(entry) as part:
+                    _check_npy_header(part, entry.file_size, f"{path}: {entry.filename}")
+            stream.seek(0)
+            with np.load(stream, allow_pickle=False) as file:
+                return {name: file[name] for name in file.files}
+    except InputError:
+        raise
+    except (*DAMAGE, EOFError, SyntaxError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(
             f"{path} is no readable .npz of plain arrays ({error}); save it with numpy.savez"
         ) from None
+
+
+def _check_npy_header(stream: Any, size: int, where: str) -> None:
+    """Refuse an array whose header claims another size than the file has, before memory is taken."""
+    version = np.lib.format.read_magic(stream)
+    read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    if version not in read:
+        raise InputError(f"{where}: version {version} of the .npy format is not supported")
+    shape, _, dtype = read[version](stream)
+    if dtype.hasobject:
+        raise InputError(f"{where} holds Python objects, which are never loaded; save plain arrays")
+    wanted = math.prod(shape) * dtype.itemsize + stream.tell()
+    if wanted != size or any(n < 0 for n in shape):
+        raise InputError(f"{where} must hold {wanted:,} bytes by its header, got {size:,}; is it damaged?")
 
 
 def _read_hdf5(path: Path) -> dict[str, NDArray[Any]]:
@@ -200,12 +238,9 @@ def _read_hdf5(path: Path) -> dict[str, NDArray[Any]]:
         if isinstance(item, h5py.Dataset):
             table[name.replace("/", "_")] = item[()]
 
-    try:
-        with h5py.File(path, "r") as file:
-            table.update({name: np.asarray(value) for name, value in file.attrs.items()})
-            file.visititems(visit)
-    except OSError as error:
-        raise InputError(f"{path} is no readable HDF5 file ({error}); is it truncated?") from None
+    with open_plain(path, "data set") as file:
+        table.update({name: np.asarray(value) for name, value in file.attrs.items()})
+        file.visititems(visit)
     return table
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from rramsim.network.shaping import VIEWS
 __all__ = ["Network", "execute"]
 
 FORMATS: dict[str, Callable[..., Any]] = {}  # readers and writers, registered by `rramsim.network.formats`
+LARGEST_INPUT = 1 << 26  # numbers of one example
 PASS_NUMBERS = 1 << 20  # of the largest tensor in one pass: activations stay near the processor
 PASS_IMAGES = 1024  # at most, in one pass
 
@@ -64,10 +66,12 @@ class Network:
         self.inputs: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {
             "input": (self.input_shape, self.input_dtype)
         }
+        _check_input_size(self.input_shape, "input")
         for extra, (shape, dtype) in (more_inputs or {}).items():
             if extra == "input":
                 raise InputError("more_inputs must have names of their own, got 'input'")
             self.inputs[extra] = (tuple(int(n) for n in shape), np.dtype(dtype))
+            _check_input_size(self.inputs[extra][0], extra)
         self.output = output
         self.name = name
         self.metadata = dict(metadata or {})
@@ -370,6 +374,13 @@ class Network:
         return FORMATS["load"](source, input_shape=input_shape)
 
 
+def _check_input_size(shape: tuple[int, ...], name: str) -> None:
+    if any(n < 1 for n in shape) or math.prod(shape) > LARGEST_INPUT:
+        raise InputError(
+            f"the shape of {name!r} must have positive sizes, at most {LARGEST_INPUT:,} numbers, got {shape}"
+        )
+
+
 def _checked(node: Node) -> Node:
     """The node with known operator, all parameters, and finite contiguous arrays."""
     if node.op not in OPERATORS:
@@ -397,7 +408,7 @@ def execute(node: Node, xs: list[NDArray[Any]], reuse: bool = False) -> NDArray[
             return np.asarray(OPERATORS[node.op](node, xs, reuse))  # NumPy answers 0-d arrays by scalars
     except InputError:
         raise
-    except (ValueError, IndexError, TypeError, KeyError) as error:
+    except (ArithmeticError, AttributeError, LookupError, MemoryError, TypeError, ValueError) as error:
         shapes = ", ".join(str(x.shape) for x in xs)
         weights = {key: value.shape for key, value in node.parameters.items()}
         raise InputError(

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from rramsim.checks import InputError
+from rramsim.hdf5 import DAMAGE, USER_BLOCK, open_plain, sign
 from rramsim.network.graph import Network
 from rramsim.network.node import Node
 
@@ -20,13 +21,19 @@ FORMAT_VERSION = 2  # 2: several inputs; networks with one are still written as 
 
 
 def save(network: Network, target: str | Path | Any) -> None:
-    """Write a network to a file path or into an open h5py group."""
-    import h5py
-
+    """Write a network to a file path, with a checksum, or into an open h5py group."""
     if isinstance(target, str | Path):
-        # compact headers: half the size of a graph of many nodes; any HDF5 since 1.10 reads them
-        with h5py.File(target, "w", libver=("v108", "v110")) as file:
-            _write(network, file)
+        import h5py
+
+        partial = Path(f"{target}.part")
+        try:
+            # compact headers: half the size of a graph of many nodes; any HDF5 since 1.10 reads them
+            with h5py.File(partial, "w", libver=("v108", "v110"), userblock_size=USER_BLOCK) as file:
+                _write(network, file)
+            sign(partial)
+            partial.replace(target)  # never a file that is half written
+        finally:
+            partial.unlink(missing_ok=True)
     else:
         _write(network, target)
 
@@ -64,17 +71,12 @@ def _plain(value: Any) -> Any:
 
 def load(source: str | Path | Any) -> Network:
     """Read a network from a file path or an open h5py group."""
-    import h5py
-
     if not isinstance(source, str | Path):
         return _read(source, str(getattr(source, "name", source)))
     if not Path(source).is_file():
         raise InputError(f"{source}: no such file; a network is an HDF5 file written by Network.save")
-    try:
-        with h5py.File(source, "r") as file:
-            return _read(file, str(source))
-    except OSError as error:
-        raise InputError(f"{source}: not a readable HDF5 file, perhaps truncated ({error})") from None
+    with open_plain(source, "network") as file:
+        return _read(file, str(source))
 
 
 def _read(group: Any, where: str) -> Network:
@@ -107,5 +109,7 @@ def _read(group: Any, where: str) -> Network:
             np.dtype(str(group.attrs["input_dtype"])),
             {name: tuple(entry) for name, entry in json.loads(group.attrs.get("more_inputs", "{}")).items()},
         )
-    except (KeyError, json.JSONDecodeError) as error:
-        raise InputError(f"{where}: the network is damaged ({error})") from None
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
+    except DAMAGE as error:
+        raise InputError(f"{where}: the network is damaged ({type(error).__name__}: {error})") from None

@@ -284,3 +284,70 @@ def test_read_noise_on_wires_equals_redrawing_and_solving():
     drawn = np.array(drawn)[:, 0::2] - np.array(drawn)[:, 1::2]
     got = chip.mvm("layer", np.tile(codes, (6000, 1))).codes / 8388607 * 5e-3
     assert abs(np.mean(got.var(axis=0) / drawn.var(axis=0)) - 1) < 0.12  # five standard errors
+
+
+@pytest.mark.parametrize("unused", ["reset", "floating"])
+def test_reads_stress_the_cells_around_a_layer(unused):
+    """One of four arrays is full; on nearly ideal wires a driven line stresses all its grounded cells."""
+    read = {"v_read": 0.5, "t_read": 1e-3}
+    mapping = MappingConfig(tile_rows=8, tile_cols=8, placement="full", unused=unused)
+    results = []
+    for mode in ("fast", "exact"):
+        config = exact_chip(
+            mapping,
+            cells=exact_cells(n_levels=16),
+            converters=exact_converters(dac_bits=8, **read),
+            disturb=DisturbConfig(law="power", mode=mode, state_step=16, **read),
+            wires=WiresConfig(r_word=1e-3, r_bit=1e-3),
+        )
+        chip = SimulatedChip(config, {"layer": (12, 6)})
+        chip.write("layer", np.full((12, 6, 2), 9))
+        chip.configure("layer", input_range=(0, 0.5), output_range=1e-3)
+        codes = np.full((32, 12), 200)
+        codes[:, 0] = 0
+        chip.mvm("layer", codes)
+        array = chip._layers["layer"].array
+        tile = array.on_tiles[3]  # rows 8-11 and lines 8-11 of the layer, in the lower left corner
+        assert [t.around is None for t in array.on_tiles] == [True, False, False, False]
+        stress = tile.around.stress
+        assert np.abs(stress[:4]).max() < 1e-6 * np.abs(stress[4:]).max()
+        assert (stress[4:, :4] != 0).all()
+        if unused == "reset":
+            np.testing.assert_allclose(stress[4:], stress[4, 0], rtol=2e-3)
+        else:  # an open bit line follows the word lines, all at one voltage
+            assert np.abs(stress[4:, 4:]).max() < 1e-3 * np.abs(stress[4:, :4]).min()
+        results.append(stress.copy())
+        assert np.abs(array.cells.stress[0]).max() < 1e-6 * np.abs(array.cells.stress[1]).max()
+    scale = np.abs(results[1]).max()
+    np.testing.assert_allclose(results[0], results[1], atol=5e-3 * scale)
+
+
+def test_the_map_is_drawn_and_told(tmp_path):
+    from rramsim.chip.plot import map_figure
+
+    chip = placed_chip("packed")
+    figure = map_figure(chip.map, tmp_path / "map.png")
+    assert (tmp_path / "map.png").stat().st_size > 5000
+    titles = [axis.get_title() for axis in figure.axes if axis.get_title()]
+    assert titles == [
+        f"array {k}: {100 * (grid >= 0).mean():.0f} %" for k, grid in enumerate(chip.map.occupancy())
+    ]
+    rows = {row["layer"]: row for row in chip.map.table()}
+    assert rows["b"]["cells"] == 20 * 14
+    assert rows["c"]["tiles"] == [0]
+
+
+def test_rramsim_info_shows_the_arrays_of_an_experiment(tmp_path):
+    from click.testing import CliRunner
+
+    from finetune.study.cli import main
+
+    path = tmp_path / "one.toml"
+    path.write_text(
+        '[experiment]\ndataset = "digits"\nnetwork = "cnn_digits"\nn_calibration = 64\n'
+        '[mapping]\nplacement = "packed"\n'
+    )
+    result = CliRunner().invoke(main, ["info", str(path), "--plot", str(tmp_path / "map.png")])
+    assert result.exit_code == 0, result.output
+    assert "(packed)" in result.output
+    assert (tmp_path / "map.png").exists()

@@ -49,7 +49,7 @@ def nodal_effective(g):
 def test_a_network_on_wired_tiles_equals_the_nodal_solution_of_every_tile(kind, images):
     network = conv_network(groups=2)
     wires = WiresConfig(r_word=R_WORD, r_bit=R_BIT)
-    mapping = MappingConfig(kind=kind, tile_rows=8, tile_cols=6)
+    mapping = MappingConfig(kind=kind, tile_rows=8, tile_cols=6, placement="cropped")
     config = exact_chip(mapping, cells=exact_cells(n_levels=16, law="lognormal", sigma=0.05), wires=wires)
     chip = SimulatedChip(config, layer_shapes(network))
     deployment = Deployment(network, chip)

@@ -247,7 +247,7 @@ def base_arrays():
         ({"n_classes": 1}, r"labels must lie in 0\.\.0"),
         ({"std": -1.0}, "std must be finite and > 0"),
         ({"pixel_max": 0.0}, "pixel_max must be finite and > 0"),
-        ({"images": np.array([{}] * 40)}, "no readable .npz of plain arrays"),
+        ({"images": np.array([{}] * 40)}, "no readable .npz of plain arrays|Python objects"),
     ],
 )
 def test_bad_arrays(tmp_path, change, message):
@@ -268,7 +268,7 @@ def test_bad_files(tmp_path):
     with pytest.raises(InputError, match=r"no readable .npz"):
         load_dataset(tmp_path / "one.npz")
     (tmp_path / "cut.h5").write_bytes(b"\x89HDF\r\n\x1a\n1234")
-    with pytest.raises(InputError, match="no readable HDF5 file"):
+    with pytest.raises(InputError, match="not a readable HDF5 data set"):
         load_dataset(tmp_path / "cut.h5")
     (tmp_path / "notes.txt").write_text("x")
     with pytest.raises(InputError, match=r"must be an .npz or HDF5"):
