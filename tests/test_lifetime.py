@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from finetune.study.archive import open_archive, plain_stage, split_stage
+from finetune.study.archive import open_archive
 from finetune.study.cli import main
 from finetune.study.config import ExperimentConfig, load_experiment, unread_of_experiment
 from finetune.study.materials import Materials, TeacherWarning
 from finetune.study.plot import FIGURES
+from finetune.study.results import plain_stage, split_stage
 from finetune.study.runner import run_experiment
 from rramsim.checks import InputError, NoEffectWarning
 from rramsim.chip.simulated import SimulatedChip
