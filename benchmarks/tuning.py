@@ -22,7 +22,7 @@ import numpy as np
 from finetune.strategies.composition import SCHEMES
 from finetune.study.statistics import Ratio, compare, interval_text, recovered_fraction
 from finetune.tuner import tune
-from rramsim.cell import CellsConfig, FaultsConfig
+from rramsim.cell import CellsConfig, FaultsConfig, ReadNoiseConfig
 from rramsim.chip.converters import ConverterConfig
 from rramsim.chip.layout import MappingConfig
 from rramsim.chip.simulated import ChipConfig, SimulatedChip
@@ -72,7 +72,20 @@ CONDITIONS: dict[str, tuple[ChipConfig, Bars]] = {
     "wires_2.5": (reference(wires=WiresConfig(r_word=2.5, r_bit=2.5)), Bars(recovered=0.95)),
     "reference_0.2": (
         reference({"sigma": 0.2}, mapping=MappingConfig(kind="reference")),
-        Bars(recovered=0.9),
+        Bars(0.7, recovered=0.9, writes=2.0),
+    ),
+    "reference_0.3": (reference(mapping=MappingConfig(kind="reference")), Bars(1.5, writes=3.0)),
+    "reference_0.2_digital": (
+        reference({"sigma": 0.2}, mapping=MappingConfig(kind="reference", reference="digital")),
+        Bars(),
+    ),
+    "reference_0.2_wires_noise": (
+        reference(
+            {"sigma": 0.2, "read_noise": ReadNoiseConfig(sigma_relative=0.02)},
+            mapping=MappingConfig(kind="reference"),
+            wires=WiresConfig(r_word=2.5, r_bit=2.5),
+        ),
+        Bars(1.2, writes=2.0),
     ),
 }
 

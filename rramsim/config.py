@@ -163,8 +163,16 @@ def check_settings(settings: Any, where: str = "") -> None:
             hint = nearest_name(str(value), known["choices"])
             raise InputError(f"{name} must be one of {words}, got {value!r}; {hint}")
         if known["span"]:
-            for number in value if isinstance(value, list | tuple) else (value,):
+            for number in _flat(value):
                 _check_number(name, number, known, whole=str(entry.type).startswith("int"))
+
+
+def _flat(value: Any) -> Iterator[Any]:
+    """Numbers of a value: itself, or those of a list or a matrix."""
+    for entry in value if isinstance(value, list | tuple) else ():
+        yield from _flat(entry)
+    if not isinstance(value, list | tuple):
+        yield value
 
 
 def _check_number(name: str, value: Any, known: Any, *, whole: bool) -> None:

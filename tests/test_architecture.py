@@ -120,6 +120,7 @@ def test_foreign_packages_stay_in_their_places() -> None:
     """Kernels need math, NumPy and Numba alone; files of figures alone draw; networks alone know torch."""
     h5py_users = {
         "rramsim.hdf5",
+        "rramsim.chip.export",
         "finetune.study.archive",
         "finetune.study.storage",
         "rramsim.network.storage",

@@ -19,6 +19,7 @@ __all__ = [
     "WriteSpread",
     "cell_factors",
     "cell_unit",
+    "find_reference_error",
     "identify",
     "identify_flops",
     "noise_variance",
@@ -245,6 +246,37 @@ def learn(
     observe_spread(spread, samples, reading, conductances(work), noise)
     known.spread_normal, known.spread_rhs = spread.normal.copy(), spread.rhs.copy()
     return spread, noise
+
+
+def find_reference_error(work: Work, samples: Samples, outputs: TileOutputs) -> None:
+    """Estimate the error of each reference line, common to all columns of a tile, for the host to take off.
+
+    Every column tells of it with its own cells' errors on top: its identified deviation from the written
+    levels is ``d_ij = determined_ij (delta_i + own_ij)``. With the variances v_ij of own errors and v of the
+    reference cell's, ``delta_i = sum_j d_ij / v_ij / (sum_j determined_ij / v_ij + 1 / v)``. Nothing is done
+    where there is no reference line. The estimate goes to `HostLayer.reference_error`.
+    """
+    sheet, host, info = work.sheet, work.host, work.info
+    if sheet.mapping != "reference" or sheet.reference != "line" or host.reference_error is not None:
+        return
+    noise = noise_variance(work, samples)
+    spread, g = WriteSpread.unknown(), conductances(work)
+    if work.knowledge.spread_rhs.size:
+        spread = WriteSpread(work.knowledge.spread_normal.copy(), work.knowledge.spread_rhs.copy())
+    level = reference_level(sheet.n_levels) if sheet.reference_level is None else sheet.reference_level
+    shared = float(spread.of(np.asarray(sheet.levels[level] / cell_unit(work))))
+    own = spread.of(g)[:, :, 0]
+    nominal = samples.stored()
+    estimate = identify(samples, outputs, nominal, own + shared, noise)
+    per_tile = sheet.tile_cols - 1 if info.n_col_tiles > 1 else info.n_cols
+    tiles = np.arange(info.n_cols) // per_tile
+    known = np.clip(estimate.determined, 0.0, 1.0) / own
+    error = np.empty((info.n_rows, int(tiles[-1]) + 1))
+    for tile in range(error.shape[1]):
+        part = tiles == tile
+        seen = ((estimate.weights - nominal) / own)[:, part].sum(axis=1)
+        error[:, tile] = seen / (known[:, part].sum(axis=1) + 1.0 / shared)
+    host.reference_error, host.reference_of = error, tiles
 
 
 def conductances(work: Work) -> NDArray[np.float64]:

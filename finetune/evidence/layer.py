@@ -194,6 +194,12 @@ class Work:
         """Pre-activations (n, n_cols) from DAC codes and the chip's answer; present digital state."""
         return self._deployment.finish(self.layer, codes, reading)
 
+    def nominal(self, codes: NDArray[np.integer], reading: NDArray[np.integer]) -> NDArray[np.float64]:
+        """Pre-activations as if every cell were perfect, before gain, offset and corrections; (n, n_cols)."""
+        common = self.host.common_mode(codes)
+        nominal = reading * self.host.unit
+        return nominal if common is None else nominal + common
+
     def outputs(self) -> NDArray[np.float32]:
         """Pre-activations of every vector with the present digital state, shape (n_vectors, n_cols)."""
         return self.finish(self.codes, self.full_reading()[0])

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from finetune.evidence.layer import Work
 from rramsim.blackbox.codes import adc_code_max, dac_codes
-from rramsim.blackbox.mapping import weights_from_levels
+from rramsim.blackbox.mapping import unsubtracted, weights_from_levels
+from rramsim.blackbox.protocol import Reading
 
 __all__ = ["Probes", "Samples", "TileOutputs", "probe_count", "sample_count", "take_samples"]
 
@@ -46,7 +47,8 @@ class Samples:
     picks : ndarray
         Which vectors.
     x : float32 ndarray, shape (n_samples, n_rows)
-        Inputs [DAC codes], centred: offsets are the host's business.
+        Inputs [DAC codes], centred: offsets are the host's business. With one cell per weight, less their
+        part along the sum of all inputs, which the host sees to as well (`HostLayer.common`).
     gram : float64 ndarray, shape (n_rows, n_rows)
         Covariance ``X'X / n``.
     target : float32 ndarray, shape (n_samples, n_cols)
@@ -64,17 +66,22 @@ class Samples:
         self.work = work
         self.picks = work.sample(n_samples)
         raw = work.codes[self.picks].astype(np.float32)
-        self.x = raw - raw.mean(axis=0)
+        self._common = _direction(raw) if host.common is not None else None
+        mean: NDArray[np.float32] = raw.mean(axis=0)
+        self.x: NDArray[np.float32] = self._without_common(raw - mean)
         n = len(self.picks)
         self.gram = (self.x.T @ self.x).astype(np.float64) / n
         self.ideal = work.weights / host.scale
-        target = work.target[self.picks] / (host.scale * host.x_step).astype(np.float32)
+        target: Any = work.target[self.picks] / (host.scale * host.x_step).astype(np.float32)
+        variance = target.var(axis=0, dtype=np.float64)
+        if host.zero_point is not None:
+            self.ideal = self.ideal + host.zero_point
         target -= target.mean(axis=0)
+        target = self._without_common(target)
         if follow < 1.0:
             local = self.x @ self.ideal.astype(np.float32)
             target = np.float32(follow) * target + np.float32(1.0 - follow) * local
         self.target = target
-        variance = target.var(axis=0, dtype=np.float64)
         self.weights = work.column_weights(weights)
         self.importance = self.weights / np.maximum(variance, 1e-3 * max(variance.mean(), 1e-30))
 
@@ -85,7 +92,27 @@ class Samples:
 
     def read(self) -> TileOutputs:
         """Outputs of the present state."""
-        return _normalised(self.work, self.work.read(self.picks, per_tile=True))
+        codes = self.work.codes[self.picks]
+        outputs = _normalised(self.work, codes, self.work.read(self.picks, per_tile=True))
+        if self._common is not None:
+            outputs.tiles = np.stack([self._without_common(tile) for tile in outputs.tiles])
+        return self.without_reference(outputs)
+
+    def without_reference(self, outputs: TileOutputs) -> TileOutputs:
+        """Outputs less the error that was found of the reference lines (`HostLayer.reference_error`)."""
+        host = self.work.host
+        if host.reference_error is None or host.reference_of is None:
+            return outputs
+        error = host.reference_error.astype(np.float32)
+        for tile, (top, bottom) in enumerate(self.work.info.row_tiles):
+            outputs.tiles[tile] -= (self.x[:, top:bottom] @ error[top:bottom])[:, host.reference_of]
+        return outputs
+
+    def _without_common(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Values (n_samples, any) less what a multiple of the inputs' sum gives: the host's business."""
+        if self._common is None:
+            return values
+        return values - np.multiply.outer(self._common, self._common @ values)
 
     def error(self, total: NDArray[np.float32]) -> float:
         """Mean over columns of the squared error relative to the target's variance."""
@@ -104,10 +131,25 @@ class Samples:
         return weights_from_levels(host.levels, sheet.mapping, sheet.levels)
 
 
-def _normalised(work: Work, reading: Any) -> TileOutputs:
+def _normalised(work: Work, driven: NDArray[np.integer], reading: Reading) -> TileOutputs:
     """Codes of `mvm` per tile, shape (n, n_row_tiles, n_cols), as a `TileOutputs`."""
-    codes = np.ascontiguousarray(reading.codes.transpose(1, 0, 2)) * work.unit.astype(np.float32)
+    by_tile = np.ascontiguousarray(reading.codes.transpose(1, 0, 2))
+    codes: NDArray[np.float32] = (by_tile * work.unit.astype(np.float32)).astype(np.float32)
+    constant = unsubtracted(work.sheet)
+    if constant:
+        for tile, (top, bottom) in enumerate(work.info.row_tiles):
+            codes[tile] -= (np.float32(constant) * driven[:, top:bottom].sum(axis=1, dtype=np.float32))[
+                :, None
+            ]
     return TileOutputs(codes, np.ascontiguousarray(reading.saturated.transpose(1, 0, 2)))
+
+
+def _direction(raw: NDArray[np.float32]) -> NDArray[np.float32] | None:
+    """Centred sums of the inputs over rows, of length 1, shape (n_samples,); None where they do not vary."""
+    total = raw.sum(axis=1)
+    total = total - total.mean()
+    length = float(np.linalg.norm(total))
+    return None if length < 1e-3 else (total / np.float32(length)).astype(np.float32)
 
 
 class Probes:
@@ -152,7 +194,7 @@ class Probes:
 
     def read(self) -> TileOutputs:
         """Outputs of the present state."""
-        return _normalised(self.work, self.work.probe(self.codes, per_tile=True))
+        return _normalised(self.work, self.codes, self.work.probe(self.codes, per_tile=True))
 
 
 def probe_count(n_rows: int) -> int:

@@ -39,13 +39,15 @@ class Affine(LayerStep):
     def tune_layer(self, work: Work) -> None:
         """Fit on vectors spread over the calibration images."""
         picks = work.sample(FIT_VECTORS)
-        codes, saturated = (part[picks] for part in work.full_reading())
+        reading, marks = work.full_reading()
+        codes, saturated = reading[picks], marks[picks]
         host = work.host
         z = work.target[picks].astype(np.float64)
         correction = host.correction(work.codes[picks])
         if correction is not None:
             z = z - correction
-        y = codes * host.unit
+        y = work.nominal(work.codes[picks], codes)
+        shared = None if host.common is None else work.codes[picks].sum(axis=1, dtype=np.float64)
         keep = ~saturated
         keep[:, keep.mean(axis=0) < self.min_share] = True
         n = keep.sum(axis=0)
@@ -53,10 +55,26 @@ class Affine(LayerStep):
         mean_z = (z * keep).sum(axis=0) / n
         dy, dz = (y - mean_y) * keep, (z - mean_z) * keep
         var_y, cov = np.square(dy).mean(axis=0), (dy * dz).mean(axis=0)
+        slope_y, slope_z, mean_s = np.zeros((3, work.info.n_cols))
+        if (
+            shared is not None and host.common is not None
+        ):  # a multiple of the inputs' sum is fitted along with gain and offset
+            mean_s = (shared[:, None] * keep).sum(axis=0) / n
+            ds = (shared[:, None] - mean_s) * keep
+            power = np.maximum(np.square(ds).mean(axis=0), 1e-30)
+            slope_y, slope_z = (dy * ds).mean(axis=0) / power, (dz * ds).mean(axis=0) / power
+            dy, dz = dy - ds * slope_y, dz - ds * slope_z
+            var_y, cov = np.square(dy).mean(axis=0), (dy * dz).mean(axis=0)
         alive = var_y > np.square(host.unit) * 1e-6
         pull = self.ridge * var_y
         host.gain = np.where(alive, (cov + pull) / np.where(alive, var_y + pull, 1.0), 0.0)
         host.offset = mean_z - host.gain * mean_y
+        if shared is not None and host.common is not None:
+            rest = slope_z - host.gain * slope_y
+            host.offset = host.offset - rest * mean_s
+            host.common = (
+                host.common + np.where(alive, rest / np.where(alive, host.gain, 1.0), 0.0) / host.x_step
+            )
         residual = np.square(dz - host.gain * dy).sum(axis=0)
         spread = np.square(dz).sum(axis=0)
         work.record(
@@ -83,7 +101,7 @@ class BatchNorm(LayerStep):
             return
         codes, _ = work.full_reading()
         host = work.host
-        y = codes * host.unit
+        y = work.nominal(work.codes, codes)
         std_y, std_z = y.std(axis=0), work.target.std(axis=0, dtype=np.float64)
         alive = std_y > 1e-3 * host.unit
         host.gain = np.where(alive, std_z / np.where(alive, std_y, 1.0), 0.0)

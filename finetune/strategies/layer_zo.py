@@ -118,7 +118,8 @@ class LocalZerothOrder(LayerStep):
             n_inner = directions.shape[1]
             # x = codes * x_step, so down is divided by the step once
             host.down = directions / host.x_step
-        first = gain * host.unit * work.read(_subset(len(codes), 1000, rng)).codes.mean(axis=0)
+        some = _subset(len(codes), 1000, rng)
+        first = gain * work.nominal(codes[some], work.read(some).codes).mean(axis=0)
 
         def apply(theta: NDArray[np.float64]) -> None:
             """Entries (n_cols, 2 + n_inner): gain, offset, adapter, each in standard deviations of output."""

@@ -15,6 +15,7 @@ from finetune.evidence.identify import (
     cell_factors,
     cell_unit,
     conductances,
+    find_reference_error,
     identify,
     identify_flops,
     learn,
@@ -23,7 +24,7 @@ from finetune.evidence.layer import Knowledge, Work
 from finetune.evidence.samples import Probes, Samples, TileOutputs, probe_count, sample_count, take_samples
 from finetune.evidence.sensitivity import check_weights
 from finetune.strategies.base import LayerStep, register
-from rramsim.blackbox.protocol import Tier
+from rramsim.blackbox.protocol import LayerInfo, Tier
 from rramsim.checks import InputError
 
 __all__ = ["Rewrite"]
@@ -123,10 +124,11 @@ class Rewrite(LayerStep):
 
     Parameters
     ----------
-    passes : int
-        Read-identify-write rounds.
-    rewrites : float
-        Stop after so many writes per cell of the layer, the first programming not counted.
+    passes : int, optional
+        Read-identify-write rounds; by default 6, or 12 where one cell holds a weight.
+    rewrites : float, optional
+        Stop after so many writes per cell of the layer, the first programming not counted; by default 0.22,
+        or 1 where one cell holds a weight: it carries more error, and no second cell can trim it.
     ridge : float
         Pull to the network's own weights, over the mean diagonal of H, times rows per sample: the fewer
         samples a layer has, the less they are trusted.
@@ -156,8 +158,8 @@ class Rewrite(LayerStep):
     def __init__(
         self,
         *,
-        passes: int = 6,
-        rewrites: float = 0.22,
+        passes: int | None = None,
+        rewrites: float | None = None,
         ridge: float = 0.2,
         follow: float = 1.0,
         cost: float = 0.3,
@@ -169,7 +171,7 @@ class Rewrite(LayerStep):
     ) -> None:
         if not cost >= 0.0:
             raise InputError(f"lsq.rewrite: cost must be >= 0, got {cost:g}")
-        if passes < 1:
+        if passes is not None and passes < 1:
             raise InputError(f"lsq.rewrite: passes must be >= 1, got {passes}")
         self.passes = passes
         self.rewrites = rewrites
@@ -186,44 +188,59 @@ class Rewrite(LayerStep):
     def plan_layer(self, bench: Bench, layer: str, n_vectors: int) -> dict[str, float]:
         """A read of the samples in each pass; writes up to the limit."""
         info = bench.deployment.chip.layers[layer]
-        n_samples, n_passes = sample_count(info.n_rows, n_vectors), self.passes + ACCEPT_PASSES * self.accept
+        passes, rewrites = self._limits(info)
+        n_samples, n_passes = sample_count(info.n_rows, n_vectors), passes + ACCEPT_PASSES * self.accept
         n_each = n_samples + self.probe * probe_count(info.n_rows)
+        n_noise = 4 if info.cells_per_weight == 1 else 2  # the reference line is looked for first
         gram = 2.0 * n_samples * info.n_rows**2
-        moves = 8.0 * self.rewrites * info.n_cells * info.n_rows * info.cells_per_weight
+        moves = 8.0 * rewrites * info.n_cells * info.n_rows * info.cells_per_weight
         return {
-            "vectors": float(n_passes * n_each + 2 * NOISE_VECTORS),
-            "cell_writes": self.rewrites * info.n_cells,
+            "vectors": float(n_passes * n_each + n_noise * NOISE_VECTORS),
+            "cell_writes": rewrites * info.n_cells,
             "flops": n_passes * identify_flops(info, n_samples) + gram + moves,
         }
 
+    def _limits(self, info: LayerInfo) -> tuple[int, float]:
+        """Passes, and rewrites per cell, for the layer's kind of mapping."""
+        passes, rewrites = (12, 1.0) if info.cells_per_weight == 1 else (6, 0.22)
+        return (
+            passes if self.passes is None else self.passes,
+            rewrites if self.rewrites is None else self.rewrites,
+        )
+
     def tune_layer(self, work: Work) -> None:
         """All passes of one layer."""
+        passes, rewrites = self._limits(work.info)
         if work.host.levels is None:
             work.write(work.nearest_levels)
         samples = take_samples(work, self.follow, self.weights)
+        fresh = work.host.reference_error is None
         reading = samples.read()
+        find_reference_error(work, samples, reading)
+        if fresh:
+            reading = samples.without_reference(reading)
         spread, noise = learn(work, samples, reading, self.sigma_scale)
         first = samples.error(reading.total)
         n_before = int(work.cycles.sum())
-        n_free = int(self.rewrites * work.info.n_cells)
+        n_free = int(rewrites * work.info.n_cells)
         n_kept = int(ACCEPT_SHARE * n_free) if self.accept else 0
         best, everywhere = Best(samples), np.ones(work.info.n_cols, dtype=bool)
         probes = Probes(work, samples) if self.probe else None
         mask = np.zeros(0, dtype=bool)
         cells: Cells | None = None
-        n_passes = self.passes + ACCEPT_PASSES * self.accept
+        n_passes = passes + ACCEPT_PASSES * self.accept
         for turn in range(n_passes):
             if turn:
                 reading = samples.read()
             columns = everywhere
             if self.accept:
                 worse = best.worse(reading.total)
-                columns = worse if turn >= self.passes and worse.any() else everywhere
+                columns = worse if turn >= passes and worse.any() else everywhere
             probed = reading if probes is None else probes.read()
             before, cells = cells, Cells.identified(work, probes or samples, probed, spread, noise)
             if before is not None:
                 learn_carry(work.knowledge, before, cells, mask)
-            left = self.passes - turn
+            left = passes - turn
             share = -(-max(n_free - n_kept, 0) // left) if left > 0 else max(n_free, 0)
             cost = self.cost if left > 1 else 1.0
             levels, mask = self._choose(work, samples, reading.total, cells, spread, share, cost, columns)

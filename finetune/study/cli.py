@@ -24,6 +24,7 @@ from finetune.study.commands import (
     sweep,
     watch,
 )
+from finetune.study.devices import check_preset, fit_device, reading_options
 from finetune.study.report import console, print_comparison, print_plan, print_table
 from rramsim.checks import InputError
 from rramsim.parallel import cores
@@ -154,7 +155,11 @@ def compare(archive: Path, by: str, baseline: str | None, csv: Path | None) -> N
 @main.command()
 @click.argument("name", required=False)
 @click.option("--plot", type=click.Path(path_type=Path), help="Draw the preset into this file.")
-def presets(name: str | None, plot: Path | None) -> None:
+@click.option(
+    "--check", type=click.Path(path_type=Path), help="Compare with measurements; options as of fit-device."
+)
+@reading_options
+def presets(name: str | None, plot: Path | None, check: Path | None, **options: Any) -> None:
     """List the published devices, or show one with the source of every number."""
     from rich.table import Table
 
@@ -162,13 +167,16 @@ def presets(name: str | None, plot: Path | None) -> None:
 
     terminal = console()
     if name is None:
-        if plot is not None:
-            raise InputError("--plot needs the name of a preset")
+        if plot is not None or check is not None:
+            raise InputError(f"{'--plot' if check is None else '--check'} needs the name of a preset")
         table = Table("preset", "device", "needs")
         for entry in list_presets():
             preset = load_preset(entry)
             table.add_row(entry, preset.title, ", ".join(preset.needs))
         terminal.print(table)
+        return
+    if check is not None:
+        check_preset(name, check, options)
         return
     preset = load_preset(name)
     table = Table("quantity", "value", "unit", "mark", "source", title=f"{preset.name}: {preset.title}")
@@ -190,24 +198,7 @@ def presets(name: str | None, plot: Path | None) -> None:
             preset_figure(name, plot)
 
 
-@main.command("fit-device")
-@click.argument("csv", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), help="Write a preset that cells.preset accepts.")
-@click.option("--plot", type=click.Path(path_type=Path), help="Draw the fit into this file.")
-def fit_device(csv: Path, out: Path | None, plot: Path | None) -> None:
-    """Fit error law, drift and disturbance to measured conductances."""
-    from rramsim.cell.fit import fit
-
-    result = fit(csv)
-    click.echo(result.summary())
-    if out is not None:
-        with _written(out):
-            result.save(out)
-    if plot is not None:
-        from rramsim.cell.plot import fit_figure
-
-        with _written(plot):
-            fit_figure(result, plot)
+main.add_command(fit_device)
 
 
 @main.command()

@@ -221,7 +221,7 @@ def _add_quantity(group: Any, name: str, quantity: Quantity, shape: Sequence[int
         dtype=dtype,
         fillvalue=quantity.fill,
         track_times=False,
-        **({"compression": "gzip", "shuffle": True} if len(shape) > 1 else {}),
+        **({"compression": "gzip", "compression_opts": 1, "shuffle": True} if len(shape) > 1 else {}),
     )
     _describe(dataset, quantity.dims, quantity.unit, quantity.text)
     return dataset

@@ -11,12 +11,14 @@ A normalised weight lies in [-1, 1]. Three mappings:
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rramsim.blackbox.protocol import Datasheet
 from rramsim.checks import check_array
 
 __all__ = [
@@ -24,7 +26,11 @@ __all__ = [
     "conductance_unit",
     "conversion_weights",
     "levels_from_weights",
+    "levels_near",
+    "unsubtracted",
+    "weights_from_conductances",
     "weights_from_levels",
+    "zero_points",
 ]
 
 
@@ -105,6 +111,12 @@ def conversion_weights(
     ndarray, shape (n_rows, n_cols, n_slices), or (n_rows, n_cols, cells_per_weight) `per_line`
     """
     g = np.asarray(levels, dtype=np.float64)[np.asarray(target_levels)]
+    return _contributions(g, kind, levels, per_line)
+
+
+def _contributions(
+    g: NDArray[np.float64], kind: str, levels: Sequence[float], per_line: bool = False
+) -> NDArray[np.float64]:
     unit = conductance_unit(kind, levels)
     if per_line:
         return g / unit
@@ -117,9 +129,112 @@ def weights_from_levels(
     target_levels: NDArray[Any], kind: str, levels: Sequence[float]
 ) -> NDArray[np.float64]:
     """Normalised weights that error-free cells would hold, shape (n_rows, n_cols)."""
-    channels = conversion_weights(target_levels, kind, levels)
+    return _joined(conversion_weights(target_levels, kind, levels), kind, levels)
+
+
+def weights_from_conductances(
+    conductances: NDArray[Any], kind: str, levels: Sequence[float]
+) -> NDArray[np.float64]:
+    """Normalised weights that cells of these conductances [S] hold, shape (n_rows, n_cols).
+
+    Parameters
+    ----------
+    conductances : ndarray, shape (n_rows, n_cols, cells_per_weight)
+    """
+    return _joined(_contributions(np.asarray(conductances, dtype=np.float64), kind, levels), kind, levels)
+
+
+def _joined(channels: NDArray[np.float64], kind: str, levels: Sequence[float]) -> NDArray[np.float64]:
     if kind != "sliced":
         return channels[:, :, 0]
     n_slices = channels.shape[2]
     powers = float(len(levels)) ** np.arange(n_slices)[::-1]
     return channels @ powers / (len(levels) ** n_slices - 1)
+
+
+def levels_near(weights: NDArray[Any], kind: str, levels: Sequence[float]) -> NDArray[np.int64]:
+    """Levels nearest to chip weights of one cell each; beyond the window the first or the last level.
+
+    Parameters
+    ----------
+    weights : ndarray, shape (n_rows, n_cols)
+        ``(g - g_reference) / conductance_unit``, that is network weights over their scale plus zero point.
+
+    Returns
+    -------
+    ndarray of int64, shape (n_rows, n_cols, 1)
+    """
+    g = np.asarray(levels, dtype=np.float64)
+    target = g[reference_level(g.size)] + np.asarray(weights) * conductance_unit(kind, levels)
+    return np.searchsorted((g[1:] + g[:-1]) / 2, target)[:, :, None]
+
+
+def unsubtracted(sheet: Datasheet) -> float:
+    """Chip weight that every cell adds to what the ADC sees.
+
+    Chip weights of one cell each count from the middle level. Where the reference line holds another one, or
+    nothing is subtracted before conversion, each cell brings the same surplus: a multiple of the inputs' sum,
+    which the host takes off.
+    """
+    if sheet.mapping != "reference":
+        return 0.0
+    middle = reference_level(sheet.n_levels)
+    level = middle if sheet.reference_level is None else sheet.reference_level
+    subtracted = 0.0 if sheet.reference == "digital" else sheet.levels[level]
+    return (sheet.levels[middle] - subtracted) / conductance_unit(sheet.mapping, sheet.levels)
+
+
+ASSUMED = {
+    "additive": (0.0, 0.04),
+    "lognormal": (0.1, 0.0),
+}  # spread that tuning leaves: of g, and of the window
+ASSUMED_ELSE = (0.1, 0.02)
+SHARES = np.linspace(0.0, 1.0, 11)  # of a column's largest weight of either sign, up to which it is held
+
+
+def zero_points(
+    weights: NDArray[Any], energy: NDArray[np.float64], sheet: Datasheet
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Scale and zero point of each column, for one cell per weight, with the least expected error energy.
+
+    A weight w is held as the chip weight ``w / scale + zero_point``. Where errors grow with conductance,
+    columns do best with 0 at a low level: the few weights beyond the window's ends are then cut off,
+    which costs less than the errors of all the others save. `scale` is negative where the column's long
+    tail is negative. The expected energy is ``sum_i energy_i (cut_i**2 + scale**2 var(g_i))``, var with the
+    rounding to levels.
+
+    Parameters
+    ----------
+    weights : ndarray, shape (n_rows, n_cols)
+    energy : ndarray, shape (n_rows,)
+        Variance of each input.
+
+    Returns
+    -------
+    scale, zero_point : ndarray, shape (n_cols,)
+    """
+    window = sheet.levels[-1] - sheet.levels[0]
+    g = np.asarray(sheet.levels) / window
+    relative, absolute = ASSUMED.get(sheet.error_law, ASSUMED_ELSE)
+    constant = absolute**2 + float(np.square(np.diff(g)).mean()) / 12.0
+    unit = conductance_unit(sheet.mapping, sheet.levels) / window
+    middle = g[reference_level(g.size)]
+    w, power = np.asarray(weights, dtype=np.float64), np.maximum(energy, 1e-12 * max(energy.max(), 1e-30))
+    best = np.full(w.shape[1], np.inf)
+    scale, zero = np.ones(w.shape[1]), np.zeros(w.shape[1])
+    for sign in (1.0, -1.0):
+        signed = sign * w
+        for high, low in itertools.product(SHARES[1:], SHARES):
+            top = high * np.maximum(signed.max(axis=0), 0.0)
+            bottom = low * np.maximum(-signed.min(axis=0), 0.0)
+            span = top + bottom
+            kept = np.clip(signed, -bottom, top)
+            conductance = (kept + bottom) / np.maximum(span, 1e-30) + g[0]
+            loss = power @ (
+                np.square(signed - kept) + np.square(span) * (np.square(relative * conductance) + constant)
+            )
+            better = (loss < best) & (span > 0.0)
+            best = np.where(better, loss, best)
+            scale = np.where(better, sign * span * unit, scale)
+            zero = np.where(better, (bottom / np.maximum(span, 1e-30) + g[0] - middle) / unit, zero)
+    return scale, zero

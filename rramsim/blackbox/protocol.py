@@ -77,6 +77,8 @@ class Datasheet:
     adc_per_line: bool = False
     programming_sigma: float | None = None  # nominal spread of the error law, in the law's own unit
     error_law: str = ""
+    reference: str = "line"  # what is subtracted where one cell holds a weight: "line" or "digital" (nothing)
+    reference_level: int | None = None  # level of the reference line's cells; None for the middle one
 
     @property
     def g_max(self) -> float:

@@ -18,6 +18,7 @@ from rramsim.cell.drift import drift_law, kernel_kind as drift_kind
 from rramsim.cell.faults import draw_faults
 from rramsim.cell.laws import ErrorLaw, LognormalLaw, NormalLaw
 from rramsim.cell.noise import fast_trap_mean, read_sigma
+from rramsim.cell.pulses import kernel_pulses
 from rramsim.cell.stress import StressTables, add_solved, sign
 from rramsim.cell.variation import CellVariation
 from rramsim.checks import InputError, check_array
@@ -135,14 +136,7 @@ class CellArray:
             high,
         )
         programming = cells.programming
-        self._pulses = write_kernels.Pulses(
-            programming.window,
-            programming.gain,
-            programming.scatter,
-            programming.scatter_floor,
-            programming.sigma_gain,
-            int(programming.n_pulses_max),
-        )
+        self._pulses = kernel_pulses(programming, self.scale.levels)
         drift, kind = cells.drift, drift_kind(self.drift_law)
         f = drift.fixed_fraction
         # a law without a kernel is applied to what was written, before the kernel sees it
@@ -304,15 +298,25 @@ class CellArray:
         del wanted
         levels = np.ascontiguousarray(levels, dtype=np.int32)  # one kernel for all integer kinds
         programming, n_failed = self.config.programming, 0
-        if programming.method == "write_verify":
+        if programming.pulse_table is not None:
+            n_pulses = int(self.pulses_of_next_write(levels)[mask].sum())
+            self._write_open_loop(levels, mask, self._count, self._split)
+            seconds = n_pulses * (programming.t_pulse + programming.t_verify)
+        elif programming.method == "write_verify":
             pulses, failed = np.zeros(self.shape[0], np.int64), np.zeros(self.shape[0], np.int64)
+            by_law = programming.final == "law"
+            count, g_written = self._count, self._g_written
+            if by_law:  # the pulse model counts pulses, the error law says where a cell ends
+                count, g_written = count.copy(), g_written.copy()
             write_kernels.write_verify(
                 levels, mask, self._stuck, self._aims, self._g, self._pulses,
                 self._key(Cause.PULSE_SCATTER, 0), self._key(Cause.PULSE_SCATTER, 1), self._wear,
                 self._relaxation, self._shift, self._sigma_relaxed, self._split_relaxed,
-                self._count, self._g_written, pulses, failed,
+                count, g_written, pulses, failed,
             )  # fmt: skip
             n_pulses, n_failed = int(pulses.sum()), int(failed.sum())
+            if by_law:
+                self._write_open_loop(levels, mask, self._count, self._split)
             seconds = n_pulses * (programming.t_pulse + programming.t_verify) + n_cells * programming.t_verify
         else:
             self._write_open_loop(levels, mask, self._count, self._split)
@@ -331,22 +335,45 @@ class CellArray:
         joules = None if programming.e_pulse is None else n_pulses * programming.e_pulse
         return WriteReport(n_cells, n_pulses, n_failed, seconds, joules)
 
+    def pulses_of_next_write(self, levels: ArrayLike) -> NDArray[np.int64]:
+        """Pulses that the next write of each cell to `levels` takes, drawn from `pulse_table`."""
+        from scipy.special import ndtri
+
+        table = self.config.programming.pulse_table
+        if table is None:
+            raise InputError("pulses are drawn where cells.programming.pulse_table is given")
+        levels, e = np.asarray(levels), np.empty(self.shape)
+        key = self._key(Cause.PULSE_SCATTER, 2)
+        split = write_kernels.Split(0.0, 1.0, key, key)
+        write_kernels.deviates(np.ones(self.shape, bool), self._count, split, e)
+        nodes = ndtri(np.asarray(table["probabilities"], float))
+        pulses = np.empty(self.shape)
+        for number, row in enumerate(table["pulses"]):
+            chosen = levels == number
+            pulses[chosen] = np.interp(e[chosen], nodes, row)
+        return np.rint(pulses).astype(np.int64)
+
     def _write_open_loop(self, levels: Any, mask: Any, count: Any, split: Any) -> None:
         law = self.law
+        shares = self.config.fixed_fraction_levels is not None or self.config.cell_correlation is not None
         relaxed = (self._relaxation, self._shift, self._sigma_relaxed, self._split_relaxed)
-        if type(law).realise in (NormalLaw.realise, LognormalLaw.realise):
+        if type(law).realise in (NormalLaw.realise, LognormalLaw.realise) and not shares:
             write_kernels.write_one_shot(
                 levels, mask, self._stuck, self._aims, law.sigma, law.multiplicative, law.bounds,
                 split, self._wear, *relaxed, count, self._g_written,
             )  # fmt: skip
             self._err_alike(mask)
             return
+        wanted = np.where(mask, levels, 0)
         e = np.empty(self.shape)
-        write_kernels.deviates(mask, count, split, e)
-        values = np.asarray(law.realise(np.where(mask, levels, 0), e), float)
+        if shares:
+            e = self._deviates_by_level(wanted, mask, count, split)
+        else:
+            write_kernels.deviates(mask, count, split, e)
+        values = np.asarray(law.realise(wanted, e), float)
         if self.variation is not None:
             moved = self._aims - self.scale.levels
-            values = np.maximum(values + moved[np.where(mask, levels, 0)], 0.0)
+            values = np.maximum(values + moved[wanted], 0.0)
         if values.shape != self.shape or not np.isfinite(values).all() or (values < 0.0).any():
             raise InputError(
                 f"error law {self.config.law!r} must return finite conductances >= 0 of shape {self.shape}"
@@ -369,6 +396,29 @@ class CellArray:
         weight = self.disturb_law.weight(np.full(self.shape, abs(v)), n_cycles)
         self._stress += n_pulses * weight * sign(self.disturb_law, self.disturb, np.asarray(v)) * seconds
         self._refresh(always=False)
+
+    def _deviates_by_level(self, levels: Any, mask: Any, count: Any, split: Any) -> NDArray[np.float64]:
+        """Deviates of the next write where share and correlation of the fixed part depend on the level.
+
+        The fixed parts of a cell at all levels are `loadings` times independent normals of the cell,
+        whose covariance is the correlation matrix; the first of them is the cell's ordinary deviate.
+        """
+        config, n_levels = self.config, self.scale.n_levels
+        fractions = np.array(config.fixed_fraction_levels or (config.fixed_fraction,) * n_levels)
+        loadings = np.ones((n_levels, 1))
+        if config.cell_correlation is not None:
+            values, vectors = np.linalg.eigh(np.array(config.cell_correlation, float))
+            kept = values > 1e-9 * values[-1]
+            loadings = (vectors[:, kept] * np.sqrt(values[kept]))[:, ::-1]
+        draw, e = np.empty(self.shape), np.zeros(self.shape)
+        for k in range(loadings.shape[1]):
+            key = split.key_fixed if k == 0 else self._key(Cause.CELL_FIXED, k)
+            write_kernels.deviates(mask, count, write_kernels.Split(1.0, 0.0, key, key), draw)
+            e += loadings[levels, k] * draw
+        write_kernels.deviates(
+            mask, count, write_kernels.Split(0.0, 1.0, split.key_fresh, split.key_fresh), draw
+        )
+        return np.sqrt(fractions[levels]) * e + np.sqrt(1.0 - fractions[levels]) * draw
 
     # -- time and reads -------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 Fields of `CellsConfig` left at None come from the preset named by `preset`, else from the
 preset `generic`; after construction the object holds every number, so that an archive
-that stores it needs no preset file.
+that stores it needs no preset file. Long because every field is declared with unit, range and meaning.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from rramsim.cell.disturb import disturb_law
 from rramsim.cell.drift import drift_law
@@ -86,12 +88,37 @@ class ProgrammingConfig:
     t_verify: float = setting(
         1e-6, "s", "read after each pulse (write_verify, or pulses_per_write > 1)", "[0, inf)", usual=_PULSE
     )
+    window_low: tuple[float, ...] | None = setting(
+        None, "S", "lowest accepted conductance of each level; replaces target - window", "[0, inf)"
+    )
+    window_high: tuple[float, ...] | None = setting(
+        None, "S", "highest accepted conductance of each level; replaces target + window", "(0, inf]"
+    )
+    gain_levels: tuple[float, ...] | None = setting(
+        None, "1", "gain of each level; replaces gain", "(0, 2)", hint="pulses diverge outside of it"
+    )
+    sigma_gain_levels: tuple[float, ...] | None = setting(
+        None, "1", "std of ln(gain) of each level; replaces sigma_gain", "[0, inf)"
+    )
+    pulse_table: dict[str, Any] | None = setting(
+        None, "", "measured pulses of a write: probabilities (n,) and pulses (n_levels, n), the quantiles"
+    )
+    final: str | None = setting(
+        None, "", "where write_verify leaves a cell: as the pulse model does, or by the error law",
+        choices=("pulses", "law"), default_text="pulses",
+    )  # fmt: skip
     e_pulse: float | None = setting(
         None, "J", "energy of a pulse, where a source gives it", "[0, inf)", usual=(1e-18, 1e-3)
     )
 
     def __post_init__(self) -> None:
         check_settings(self)
+
+    @property
+    def per_level(self) -> bool:
+        """Whether windows or gains differ between levels."""
+        return any(v is not None for v in (self.window_low, self.window_high, self.gain_levels,
+                                           self.sigma_gain_levels))  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +157,7 @@ class DriftConfig:
     Further laws are added by `rramsim.cell.register_drift_law`.
     """
 
-    law: str = setting("none", "", "none, exponential, logarithmic, power or a registered law")
+    law: str = setting("none", "", "none, exponential, logarithmic, power, table or a registered law")
     t_reference: float = setting(1.0, "s", "time constant, or the time at which drift begins", "(0, inf)")
     mean_polynomial: tuple[float, ...] = setting(
         (), "S or 1", "mean of the change (power law: of the exponent) in G / g_reference", _ANY
@@ -143,7 +170,7 @@ class DriftConfig:
     )
     g_reference: float = setting(1e-6, "S", "unit of the polynomials' argument", "(0, inf)")
     fixed_fraction: float = setting(0.5, "1", "share of the variance that is fixed per cell", "[0, 1]")
-    parameters: dict[str, float] | None = setting(None, "", "constants of a registered law")
+    parameters: dict[str, Any] | None = setting(None, "", "constants of a registered law")
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -244,7 +271,7 @@ class CellsConfig:
         hint="were resistances given?",
     )  # fmt: skip
     law: str = setting(
-        OPEN, "", "programming error: lognormal, additive, normal or a registered law",
+        OPEN, "", "programming error: lognormal, additive, normal, empirical or a registered law",
         default_text="lognormal",
     )  # fmt: skip
     sigma: float | None = setting(
@@ -265,6 +292,15 @@ class CellsConfig:
     parameters: dict[str, Any] | None = setting(None, "", "constants of a registered error law")
     fixed_fraction: float = setting(
         OPEN, "1", "share of the variance that is fixed per cell", "[0, 1]", default_text="0.5"
+    )
+    fixed_fraction_levels: tuple[float, ...] | None = setting(
+        None, "1", "fixed share of the variance of each level; replaces fixed_fraction", "[0, 1]"
+    )
+    cell_correlation: tuple[tuple[float, ...], ...] | None = setting(
+        None,
+        "1",
+        "correlation of a cell's fixed errors between levels, a matrix; absent: 1 throughout",
+        "[-1, 1]",
     )
     iv_alpha: float = setting(
         OPEN, "1/V", "non-linearity of I = G sinh(iv_alpha V) / iv_alpha; 0 is linear", "[0, 200]",
@@ -309,6 +345,55 @@ class CellsConfig:
         if wanted and self.parameters:
             raise InputError(f"parameters needs a registered error law; {self.law!r} takes none")
         self.error_law()
+        self._check_per_level()
+
+    def _check_per_level(self) -> None:
+        """Tables over levels must have one entry per level, and windows must hold their level."""
+        levels, programming = self.scale.levels, self.programming
+        for name in ("window_low", "window_high", "gain_levels", "sigma_gain_levels"):
+            values = getattr(programming, name)
+            if values is not None and len(values) != len(levels):
+                raise InputError(
+                    f"programming.{name} must have one value per level ({len(levels)}), got {len(values)}"
+                )
+        for name, sign in (("window_low", 1.0), ("window_high", -1.0)):
+            for level, bound in enumerate(getattr(programming, name) or ()):
+                if not sign * bound < sign * levels[level]:
+                    raise InputError(
+                        f"programming.{name} of level {level} must lie {'below' if sign > 0 else 'above'} "
+                        f"its conductance {levels[level]:g} S, got {bound:g} S"
+                    )
+        if programming.pulse_table is not None:
+            table = programming.pulse_table
+            if set(table) != {"probabilities", "pulses"}:
+                raise InputError(
+                    f"programming.pulse_table must hold probabilities and pulses, got {', '.join(table)}"
+                )
+            p, pulses = (np.asarray(table[name], float) for name in ("probabilities", "pulses"))
+            if p.ndim != 1 or not (np.diff(p) > 0).all() or not (p[0] > 0.0 and p[-1] < 1.0):
+                raise InputError("programming.pulse_table.probabilities must ascend within (0, 1)")
+            if pulses.shape != (len(levels), len(p)) or (np.diff(pulses, axis=1) < 0).any():
+                raise InputError(
+                    f"programming.pulse_table.pulses must have shape ({len(levels)}, {len(p)}) and ascend "
+                    f"along each level, got {pulses.shape}"
+                )
+        fractions = self.fixed_fraction_levels
+        if fractions is not None and len(fractions) != len(levels):
+            raise InputError(
+                f"fixed_fraction_levels must have one value per level ({len(levels)}), got {len(fractions)}"
+            )
+        if self.cell_correlation is not None:
+            matrix = np.array(self.cell_correlation, float)
+            if matrix.shape != (len(levels), len(levels)):
+                raise InputError(
+                    f"cell_correlation must be a matrix of {len(levels)} x {len(levels)} levels, "
+                    f"got {matrix.shape}"
+                )
+            good = np.allclose(matrix, matrix.T) and np.allclose(np.diag(matrix), 1.0)
+            if not good or np.linalg.eigvalsh(matrix).min() < -1e-6:
+                raise InputError(
+                    "cell_correlation must be symmetric and positive semi-definite with 1 on its diagonal"
+                )
 
     @property
     def scale(self) -> LevelScale:
@@ -361,6 +446,10 @@ def _fill(config: CellsConfig, preset: dict[str, Any]) -> None:
     for name, value in preset.items():
         alternatives = next((group for group in (_SIGMAS, _WINDOW) if name in group), (name,))
         if given & set(alternatives):
+            continue
+        if name in ("fixed_fraction_levels", "cell_correlation", "parameters") and moved | (
+            given & {"n_levels", "levels", "fixed_fraction"}
+        ):
             continue
         # lists per level fit the preset's own scale only, a sigma fits its own law only
         if name == "levels" and (moved or len(value) != config.n_levels):

@@ -25,6 +25,7 @@ __all__ = [
     "ExponentialDrift",
     "LogarithmicDrift",
     "PowerDrift",
+    "TableDrift",
     "drift_law",
     "register_drift_law",
 ]
@@ -57,7 +58,7 @@ class DriftLaw:
     0.5
     """
 
-    defaults: ClassVar[dict[str, float]] = {}
+    defaults: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, config: DriftConfig) -> None:
         given = config.parameters or {}
@@ -114,6 +115,54 @@ class PowerDrift(DriftLaw):
         return np.where(late, g * (np.where(late, seconds, c.t_reference) / c.t_reference) ** -nu, g)
 
 
+class TableDrift(DriftLaw):
+    """G + mean(G, t) + sigma(G, t) e, read off tables over conductance and time.
+
+    `parameters` of [cells.drift]: `times` (n_t,) [s], `conductances` (n_g,) [S], `means` and `sigmas`
+    (n_g, n_t) [S]. Linear in G and in ln t between the nodes, constant beyond them; before the first
+    time the change grows linearly in t.
+    """
+
+    defaults: ClassVar[dict[str, Any]] = {"times": None, "conductances": None, "means": None, "sigmas": None}
+
+    def __init__(self, config: DriftConfig) -> None:
+        super().__init__(config)
+        for name, value in self.constants.items():
+            if value is None:
+                raise InputError(f"drift law 'table' needs drift.parameters.{name}")
+        self.times, self.nodes = (np.asarray(self.constants[n], float) for n in ("times", "conductances"))
+        for name, axis in (("times", self.times), ("conductances", self.nodes)):
+            if axis.ndim != 1 or len(axis) < 1 or not (axis > 0).all() or not (np.diff(axis) > 0).all():
+                raise InputError(f"drift.parameters.{name} must be positive and ascend")
+        self.means, self.sigmas = (np.asarray(self.constants[n], float) for n in ("means", "sigmas"))
+        for name, table in (("means", self.means), ("sigmas", self.sigmas)):
+            if table.shape != (len(self.nodes), len(self.times)) or not np.isfinite(table).all():
+                raise InputError(
+                    f"drift.parameters.{name} must be finite, of shape (conductances, times) = "
+                    f"({len(self.nodes)}, {len(self.times)}), got {table.shape}"
+                )
+
+    def conductance(self, g: Any, seconds: Any, e: Any) -> NDArray[np.float64]:
+        g, seconds = np.asarray(g, float), np.asarray(seconds, float)
+        # place on both axes: lower node and share of the upper one
+        x = np.interp(g, self.nodes, np.arange(len(self.nodes)))
+        log_t = np.log(np.maximum(seconds, self.times[0]) / self.times[0])
+        y = np.interp(log_t, np.log(self.times / self.times[0]), np.arange(len(self.times)))
+        i, j = (
+            np.minimum(x.astype(int), max(len(self.nodes) - 2, 0)),
+            np.minimum(y.astype(int), max(len(self.times) - 2, 0)),
+        )
+        u, w = x - i, y - j
+        up, on = np.minimum(i + 1, len(self.nodes) - 1), np.minimum(j + 1, len(self.times) - 1)
+
+        def at(table: NDArray[np.float64]) -> NDArray[np.float64]:
+            low = (1.0 - u) * table[i, j] + u * table[up, j]
+            return (1.0 - w) * low + w * ((1.0 - u) * table[i, on] + u * table[up, on])
+
+        begun = np.minimum(seconds / self.times[0], 1.0)
+        return np.maximum(g + begun * (at(self.means) + at(self.sigmas) * e), 0.0)
+
+
 _KERNELS: dict[Any, int] = {
     ExponentialDrift.conductance: kernels.DRIFT_EXPONENTIAL,
     LogarithmicDrift.conductance: kernels.DRIFT_LOGARITHMIC,
@@ -152,3 +201,4 @@ def drift_law(config: DriftConfig) -> DriftLaw | None:
 register_drift_law("exponential", ExponentialDrift)
 register_drift_law("logarithmic", LogarithmicDrift)
 register_drift_law("power", PowerDrift)
+register_drift_law("table", TableDrift)

@@ -19,7 +19,15 @@ from rramsim.checks import InputError, nearest_name
 if TYPE_CHECKING:
     from rramsim.cell.config import CellsConfig
 
-__all__ = ["ErrorLaw", "LognormalLaw", "NormalLaw", "error_law", "polynomial", "register_error_law"]
+__all__ = [
+    "EmpiricalLaw",
+    "ErrorLaw",
+    "LognormalLaw",
+    "NormalLaw",
+    "error_law",
+    "polynomial",
+    "register_error_law",
+]
 
 G_TOP = 1.3
 """Highest conductance an additive error may reach, as a multiple of g_max."""
@@ -103,6 +111,56 @@ class LognormalLaw(ErrorLaw):
         return ndtr(low) + ndtr(-high)
 
 
+class EmpiricalLaw(ErrorLaw):
+    """Measured distribution of each level: G is the quantile that e is of the normal distribution.
+
+    `parameters` of [cells]: `probabilities` (n,), ascending in (0, 1), and `conductances`
+    (n_levels, n) [S], the quantiles of each level. Between them G is linear in e; beyond them it is
+    the outermost one.
+    """
+
+    def __init__(self, scale: LevelScale, probabilities: ArrayLike, conductances: ArrayLike) -> None:
+        from scipy.special import ndtri
+
+        p, g = np.asarray(probabilities, float), np.asarray(conductances, float)
+        if p.ndim != 1 or len(p) < 2 or not (np.diff(p) > 0).all() or not (p[0] > 0.0 and p[-1] < 1.0):
+            raise InputError("parameters.probabilities must ascend within (0, 1), two values at least")
+        if g.shape != (scale.n_levels, len(p)):
+            raise InputError(
+                f"parameters.conductances must have shape ({scale.n_levels}, {len(p)}), got {g.shape}"
+            )
+        if not (np.isfinite(g).all() and (g >= 0.0).all() and (np.diff(g, axis=1) >= 0.0).all()):
+            raise InputError("parameters.conductances must be finite, >= 0 and ascend along each level")
+        self.deviates, self.conductances = ndtri(p), g
+        nodes = np.linspace(-6.0, 6.0, 4001)
+        weight = np.exp(-0.5 * nodes**2)
+        table = np.stack([np.interp(nodes, self.deviates, row) for row in g])
+        self.means = table @ weight / weight.sum()
+        super().__init__(scale, np.sqrt((table - self.means[:, None]) ** 2 @ weight / weight.sum()))
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        return 0.0, float(self.conductances.max())
+
+    def realise(self, level: NDArray[np.integer], e: NDArray[np.float64]) -> NDArray[np.float64]:
+        out = np.empty(np.shape(level))
+        for number in np.unique(level):
+            chosen = level == number
+            out[chosen] = np.interp(e[chosen], self.deviates, self.conductances[number])
+        return out
+
+    def misread(self, lower: NDArray[np.float64], upper: NDArray[np.float64]) -> NDArray[np.float64]:
+        from scipy.special import ndtr
+
+        rate = np.zeros(self.scale.n_levels)
+        for level, row in enumerate(self.conductances):
+            steps = row + np.arange(len(row)) * 1e-15 * max(row[-1], 1e-15)  # equal quantiles: a step
+            low, high = np.interp((lower[level], upper[level]), steps, self.deviates,
+                                  left=-np.inf, right=np.inf)  # fmt: skip
+            rate[level] = ndtr(low) + ndtr(-high)
+        return rate
+
+
 _LAWS: dict[str, Callable[[LevelScale, CellsConfig], ErrorLaw]] = {}
 
 
@@ -137,17 +195,25 @@ def _sigma(config: CellsConfig, needs: str) -> float:
     return config.sigma
 
 
+def _no_constants(config: CellsConfig) -> None:
+    if config.parameters:
+        raise InputError(f"law {config.law!r} has no constants of its own, got parameters")
+
+
 def _lognormal(scale: LevelScale, config: CellsConfig) -> ErrorLaw:
+    _no_constants(config)
     if config.sigma_levels is not None:
         return LognormalLaw(scale, _per_level(config.sigma_levels, "sigma_levels", scale))
     return LognormalLaw(scale, _sigma(config, "sigma or sigma_levels (std of ln G)"))
 
 
 def _additive(scale: LevelScale, config: CellsConfig) -> ErrorLaw:
+    _no_constants(config)
     return NormalLaw(scale, _sigma(config, "sigma (fraction of g_max)") * scale.g_max)
 
 
 def _normal(scale: LevelScale, config: CellsConfig) -> ErrorLaw:
+    _no_constants(config)
     if config.sigma_polynomial is not None:
         reference = config.g_polynomial or scale.g_max
         sigma = polynomial(config.sigma_polynomial, scale.levels / reference)
@@ -162,6 +228,19 @@ def _normal(scale: LevelScale, config: CellsConfig) -> ErrorLaw:
     raise InputError("law 'normal' needs sigma_conductance or sigma_polynomial (both in siemens)")
 
 
+def _empirical(scale: LevelScale, config: CellsConfig) -> ErrorLaw:
+    parameters = config.parameters or {}
+    known = ("probabilities", "conductances")
+    for name in parameters:
+        if name not in known:
+            raise InputError(f"parameters.{name}: unknown key; {nearest_name(name, known)}")
+    for name in known:
+        if name not in parameters:
+            raise InputError(f"law 'empirical' needs parameters.{name}")
+    return EmpiricalLaw(scale, parameters["probabilities"], parameters["conductances"])
+
+
+register_error_law("empirical", _empirical)
 register_error_law("lognormal", _lognormal)
 register_error_law("additive", _additive)
 register_error_law("normal", _normal)

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from rramsim.cell import CellArray, CellsConfig, DisturbConfig, level_errors, load_preset
-from rramsim.cell.fit import DeviceFit
+from rramsim.cell.fit import DeviceFit, simulated_levels, simulated_pulses
+from rramsim.cell.noise import read_sigma
 
 __all__ = ["fit_figure", "preset_figure"]
 
@@ -131,54 +132,123 @@ def _draw_disturb(axis: Any, config: CellsConfig, disturb: DisturbConfig, source
     axis.legend(fontsize=7, frameon=False)
 
 
-def fit_figure(fit: DeviceFit, path: str | Path | None = None) -> Any:
-    """Report of a fit: levels, sigma law, and how well the chosen law fits (normal quantiles)."""
-    from scipy.special import ndtri
+def fit_figure(fit: DeviceFit, path: str | Path | None = None, *, seed: int = 0) -> Any:
+    """Report of a fit: every part over its data, and cells simulated from the preset over the measured ones.
 
-    figure, (left, middle, right) = _figure(3)
-    level = np.arange(len(fit.means))
-    left.errorbar(
-        level,
-        fit.means * MICRO,
-        yerr=fit.sigmas * MICRO,
-        fmt="o",
-        color=BLUE,
-        capsize=3,
-        label="mean ± sigma",
-    )
-    left.plot(level, fit.targets * MICRO, "_", color="black", markersize=12, label="target")
-    left.set_xlabel("level")
-    left.xaxis.get_major_locator().set_params(integer=True)
-    left.set_ylabel("conductance (µS)")
-    left.legend(fontsize=8, frameon=False)
-    config = _law_config(fit)
+    Panels: distributions, spreads and normal quantiles always; change with time, pulses and read noise
+    where they were measured.
+    """
+    extra = [name for name in ("drift", "pulses", "noise") if getattr(fit, name) is not None]
+    extra = [name for name in extra if name != "drift" or (fit.drift and fit.drift.table is not None)]
+    figure, axes = _figure(3 + len(extra))
+    config = fit.cells()
+    _draw_distributions(axes[0], fit, config, seed)
+    _draw_spreads(axes[1], fit, config)
+    _draw_quantiles(axes[2], fit)
+    draw = {"drift": _draw_drift, "pulses": _draw_pulses, "noise": _draw_noise}
+    for axis, name in zip(axes[3:], extra, strict=True):
+        draw[name](axis, fit, config)
+    split = "" if fit.fixed_fraction is None else f", fixed fraction {fit.fixed_fraction:.2f}"
+    figure.suptitle(f"{fit.source}: {fit.law}{split}")
+    return _finish(figure, path)
+
+
+def _draw_distributions(axis: Any, fit: DeviceFit, config: CellsConfig, seed: int) -> None:
+    """Cumulative distributions, measured over simulated."""
+    simulated = simulated_levels(config, N_CELLS, seed)
+    for level, (row, cells) in enumerate(zip(fit.values, simulated, strict=True)):
+        shares = (np.arange(1, cells.size + 1) / cells.size, np.arange(1, row.size + 1) / row.size)
+        axis.plot(np.sort(cells) * MICRO, shares[0], color=ORANGE, linewidth=2.5,
+                  label="simulated" if level == 0 else None)  # fmt: skip
+        axis.plot(np.sort(row) * MICRO, shares[1], color=BLUE, linewidth=0.8,
+                  label="measured" if level == 0 else None)  # fmt: skip
+    axis.set_xlabel("conductance (µS)")
+    axis.set_ylabel("share of cells below")
+    axis.legend(fontsize=8, frameon=False)
+    axis.set_title(f"KS distance of a level at most {max(fit.simulated_ks):.3f}", fontsize=10)
+
+
+def _draw_spreads(axis: Any, fit: DeviceFit, config: CellsConfig) -> None:
     error = fit.sigmas / np.sqrt(2.0 * fit.counts)
-    middle.errorbar(
+    axis.errorbar(
         fit.means * MICRO, fit.sigmas * MICRO, yerr=error * MICRO, fmt="o", color=BLUE, label="measured"
     )
     g, fitted = fit.means, config.error_law().sigma_conductance
     if config.sigma_polynomial is not None and config.g_polynomial is not None:
         g = np.linspace(fit.means[0], fit.means[-1], 200)
         fitted = np.polynomial.polynomial.polyval(g / config.g_polynomial, config.sigma_polynomial)
-    middle.plot(g * MICRO, fitted * MICRO, "-", color=ORANGE, label=next(iter(fit.sigma)))
-    middle.set_xlabel("conductance (µS)")
-    middle.set_ylabel("sigma (µS)")
-    middle.set_ylim(bottom=0.0)
-    middle.legend(fontsize=8, frameon=False)
+    axis.plot(g * MICRO, fitted * MICRO, "-", color=ORANGE, label=f"{fit.law} law")
+    axis.set_xlabel("conductance (µS)")
+    axis.set_ylabel("sigma (µS)")
+    axis.set_ylim(bottom=0.0)
+    axis.legend(fontsize=8, frameon=False)
+
+
+def _draw_quantiles(axis: Any, fit: DeviceFit) -> None:
+    from scipy.special import ndtri
+
     z = np.sort(fit.residuals)
     wanted = ndtri((np.arange(z.size) + 0.5) / z.size)
-    right.plot(wanted, z, ".", color=BLUE, markersize=3)
-    right.plot(wanted[[0, -1]], wanted[[0, -1]], "-", color=ORANGE)
-    right.set_xlabel(f"quantile of the {fit.law} law (sigma)")
-    right.set_ylabel("measured quantile (sigma)")
+    axis.plot(wanted, z, ".", color=BLUE, markersize=3)
+    axis.plot(wanted[[0, -1]], wanted[[0, -1]], "-", color=ORANGE)
     best = fit.laws[0]
-    right.set_title(f"KS distance {best.ks_distance:.3f}, p = {best.ks_p_value:.2g}", fontsize=10)
-    split = "" if fit.fixed_fraction is None else f", fixed fraction {fit.fixed_fraction:.2f}"
-    figure.suptitle(f"{fit.source}: {fit.law}{split}")
-    return _finish(figure, path)
+    axis.set_xlabel(f"quantile of the {best.law} law (sigma)")
+    axis.set_ylabel("measured quantile (sigma)")
+    title = f"largest KS distance of a level {best.ks_distance:.3f}, p = {best.ks_p_value:.2g}"
+    axis.set_title(title, fontsize=10)
 
 
-def _law_config(fit: DeviceFit) -> CellsConfig:
-    """Settings with the fitted law."""
-    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fit.sigma.items()}
-    return CellsConfig(levels=tuple(float(g) for g in fit.means), law=fit.law, **values)
+def _draw_drift(axis: Any, fit: DeviceFit, config: CellsConfig) -> None:
+    """Mean change at up to four levels: measured with standard errors, and simulated."""
+    drift = fit.drift
+    assert drift is not None
+    table = drift.table
+    assert table is not None
+    order = np.argsort(table.g)
+    chosen = order[np.unique(np.linspace(0, len(order) - 1, min(4, len(order))).astype(int))]
+    array = CellArray((config.n_levels, N_CELLS), config)
+    array.write(np.repeat(np.arange(config.n_levels)[:, None], N_CELLS, axis=1))
+    first = array.conductance.astype(float)
+    means = np.empty((config.n_levels, len(table.times)))
+    for k, seconds in enumerate(table.times):
+        array.wait(float(seconds) - array.clock)
+        means[:, k] = (array.conductance - first).mean(axis=1)
+    for color, row in zip((BLUE, ORANGE, GREEN, RED), chosen, strict=False):
+        label = f"from {table.g[row] * MICRO:.3g} µS"
+        mean, error = table.mean[row] * MICRO, table.error[row] * MICRO
+        axis.errorbar(table.times, mean, yerr=error, fmt="o", color=color, label=label)
+        axis.plot(table.times, means[table.levels[row]] * MICRO, "-", color=color)
+    axis.set_xscale("log")
+    axis.set_xlabel("time since the write (s)")
+    axis.set_ylabel("mean change (µS), lines: simulated")
+    axis.set_title(f"drift, {drift.law} law", fontsize=10)
+    axis.legend(fontsize=7, frameon=False)
+
+
+def _draw_pulses(axis: Any, fit: DeviceFit, config: CellsConfig) -> None:
+    pulses, level = fit.pulses, np.arange(len(fit.means))
+    assert pulses is not None
+    mean, p90 = simulated_pulses(config)
+    axis.plot(level, pulses.mean, "o", color=BLUE, label="mean")
+    axis.plot(level, pulses.p90, "s", color=GREEN, label="90th percentile")
+    axis.plot(level, mean, "-", color=BLUE, label="simulated")
+    axis.plot(level, p90, "-", color=GREEN)
+    axis.set_xlabel("level")
+    axis.set_ylabel("pulses of a write")
+    axis.set_ylim(bottom=0.0)
+    axis.legend(fontsize=7, frameon=False)
+
+
+def _draw_noise(axis: Any, fit: DeviceFit, config: CellsConfig) -> None:
+    noise = fit.noise
+    assert noise is not None
+    axis.errorbar(fit.means * MICRO, noise.sigmas * MICRO, yerr=noise.errors * MICRO, fmt="o", color=BLUE,
+                  label="measured")  # fmt: skip
+    g = np.linspace(fit.means[0], fit.means[-1], 200).astype(np.float32)
+    sigma = read_sigma(g[None, :], None, config, None)
+    if sigma is not None:
+        axis.plot(g * MICRO, sigma[0] * MICRO, "-", color=ORANGE, label="fitted")
+    axis.set_xlabel("conductance (µS)")
+    axis.set_ylabel("sigma of one read (µS)")
+    axis.set_ylim(bottom=0.0)
+    axis.legend(fontsize=8, frameon=False)

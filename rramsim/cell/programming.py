@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from rramsim import streams
 from rramsim.cell import CellArray, CellsConfig, ProgrammingConfig
+from rramsim.cell.pulses import kernel_pulses
 from rramsim.checks import check_array
 from rramsim.kernels import write as kernels
 from rramsim.streams import Cause
@@ -74,8 +75,7 @@ def write_verify(
     n_pulses, n_failed = np.zeros(n_wl, np.int64), np.zeros(n_wl, np.int64)
     kernels.write_verify(
         np.arange(n_wl * n_bl, dtype=np.int32).reshape(g.shape), everything, free, g_target.ravel(), g,
-        kernels.Pulses(config.window, config.gain, config.scatter, config.scatter_floor,
-                       config.sigma_gain, int(config.n_pulses_max)),
+        kernel_pulses(config),
         streams.key(seed, Cause.PULSE_SCATTER, *keys, 0), streams.key(seed, Cause.PULSE_SCATTER, *keys, 1),
         kernels.Wear(np.inf, 1.0, 0.0, 0.0, 0, 0.0, top), kernels.Relaxation(False, 1.0, 0.0, top),
         zero, zero, kernels.Split(0.0, 0.0, zero_key, zero_key),

@@ -38,9 +38,15 @@ class ChipConfig:
     state_tolerance: float = setting(
         1e-3, "1", "output error over full scale that makes a wired tile be solved again", "[0, inf)"
     )
+    nonlinear_tolerance: float = setting(
+        2e-3, "1", "output error over full scale up to which products stand for Newton's method", "[0, inf)"
+    )
 
     def __post_init__(self) -> None:
         check_settings(self)
+        level, n_levels = self.mapping.reference_level, len(self.cells.scale.levels)
+        if level is not None and level >= n_levels:
+            raise InputError(f"mapping: reference_level must be below n_levels = {n_levels}, got {level}")
         if self.converters.adc_per_line and self.mapping.kind == "reference":
             raise InputError("adc_per_line needs differential or sliced mapping, got reference")
         for name in ("v_read", "t_read"):

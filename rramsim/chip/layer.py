@@ -12,7 +12,7 @@ from numba import get_num_threads
 from numpy.typing import NDArray
 
 from rramsim.blackbox.codes import adc_code_max
-from rramsim.blackbox.mapping import conductance_unit, reference_level
+from rramsim.blackbox.mapping import conductance_unit
 from rramsim.blackbox.protocol import LayerCosts, LayerInfo, Reading
 from rramsim.blackbox.windows import WindowCodes
 from rramsim.cell import CellArray
@@ -22,14 +22,17 @@ from rramsim.chip.drive import Drive, drive_matrix
 from rramsim.chip.layer_array import LayerArray
 from rramsim.chip.layout import TileLayout
 from rramsim.chip.mismatch import DAC_FRACTION, Mismatch
+from rramsim.chip.nonlinear import law_curves
 from rramsim.chip.placement import Place
 from rramsim.chip.variation import Variation
 from rramsim.kernels import read as read_kernels
+from rramsim.kernels.curved import Curves
 from rramsim.kernels.windows import Geometry
 from rramsim.streams import Cause, key, normal_table, text_key
 
 __all__ = ["ChipLayer"]
 
+TABLE_BITS = 16  # largest DAC resolution for which a law is tabled
 LAID_OUT = 8192  # vectors laid out as a matrix at a time
 
 
@@ -72,7 +75,7 @@ class ChipLayer:
         cells = CellArray(
             shape, config.cells, config.faults, config.disturb, seed=seed, keys=self._keys, variation=shared
         )
-        self.array = LayerArray(layout, cells, per_line=converters.adc_per_line)
+        self.array = LayerArray(layout, cells, per_line=converters.adc_per_line or mapping.single_lines)
         self.mismatch = Mismatch(converters, layout, self.array.n_channels, seed, self._keys)
         gain = self.mismatch.driver_gain()
         if dead_word is not None and dead_word.any():
@@ -99,6 +102,7 @@ class ChipLayer:
         self.costs = LayerCosts(weight_cells=self.n_weight_cells)
         self.reference_written = False
         self.n_levels = len(levels)
+        self.reference_level = mapping.level_of_reference(len(levels))
         self._settings: tuple[Any, ...] = ()
         powers = self.n_levels ** np.arange(mapping.slices, dtype=np.int64)[::-1]
         self._weights = np.stack([powers, -powers], axis=1).ravel() if converters.adc_per_line else powers
@@ -120,7 +124,7 @@ class ChipLayer:
         line_levels[:, layout.line_of] = levels
         line_mask[:, layout.line_of] = mask
         if layout.reference_lines.size and not self.reference_written:
-            line_levels[:, layout.reference_lines] = reference_level(self.n_levels)
+            line_levels[:, layout.reference_lines] = self.reference_level
             line_mask[:, layout.reference_lines] = True
             self.reference_written = True
         self.advance()
@@ -220,7 +224,7 @@ class ChipLayer:
         """
         each = geometry.out_h * geometry.out_w if geometry else 1
         steps = self.mismatch.dac_steps(self.drive.signed)
-        if steps is not None or not self.array.linear:
+        if steps is not None or not self._by_products:
             at_once = max(1, LAID_OUT // each)
             for begin in range(first, last, at_once):
                 part = data[begin : min(begin + at_once, last)]
@@ -230,12 +234,25 @@ class ChipLayer:
                 self._read_laid_out(_laid_out(part, geometry, steps), done, sums, marks)
                 total[:, :, where], saturated[:, :, where] = sums, marks
             return
-        settings = (self.array.packed(), self._conversion(total.dtype, self.n_read - first * each))
+        conversion = self._conversion(total.dtype, self.n_read - first * each)
+        settings = (*self.array.packed(), conversion, self._settings[2])
         n_threads = get_num_threads()
         if geometry is None:
             read_kernels.read_rows(data, first, last, *settings, n_threads, total, saturated)
         else:
             read_kernels.read_maps(data, first, last, geometry, *settings, n_threads, total, saturated)
+
+    @property
+    def _by_products(self) -> bool:
+        """Whether matrix products answer a read; a law's table of all drives must fit in memory."""
+        return self.array.by_products and (self.array.linear or self.converters.dac_bits <= TABLE_BITS)
+
+    def _curves(self) -> Curves:
+        """The cells' law at every drive of one pass."""
+        largest = 1 if self.converters.input_mode == "bit_serial" else self.drive.code_high
+        tabled = self.converters.dac_bits <= TABLE_BITS
+        alpha = self.array.alpha if tabled else 0.0
+        return law_curves(alpha, largest, self.drive.v_lsb, self.array.wired)
 
     def _scales(self) -> NDArray[np.int64]:
         """Digital weight of each channel of a column in each pass."""
@@ -262,7 +279,7 @@ class ChipLayer:
                 adc_offset=self.mismatch.adc_offset,
                 adc_edges=self.mismatch.adc_edges,
             )
-            self._settings = (key, conversion)
+            self._settings = (key, conversion, self._curves())
         return self._settings[1]._replace(first_vector=first_vector)
 
     @property
@@ -279,7 +296,15 @@ class ChipLayer:
         if self.array.linear:
             n_threads = get_num_threads()
             read_kernels.read_rows(
-                codes, 0, len(codes), self.array.packed(), conversion, n_threads, total, saturated
+                codes,
+                0,
+                len(codes),
+                *self.array.packed(),
+                conversion,
+                self._settings[2],
+                n_threads,
+                total,
+                saturated,
             )
             return
         # non-linear cells: Kirchhoff's laws for every vector, then the same conversion. Slow.

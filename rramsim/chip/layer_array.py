@@ -2,7 +2,9 @@
 
 Linear arrays answer through their *effective matrix*, computed once per programmed state:
 the cells' conductance without wires, the exact solution of Kirchhoff's laws with them.
-Arrays of non-linear cells solve the circuit for every vector (slow).
+Non-linear cells without wires draw what their law makes of each drive, times a matrix; with wires their
+circuit is expanded into a few matrix products (`rramsim.circuit.expansion`). Where that would be off by more
+than `nonlinear_tolerance`, the circuit is solved for every vector (slow).
 """
 
 from __future__ import annotations
@@ -14,10 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rramsim.cell import CellArray, WriteReport
-from rramsim.chip.layout import TileLayout
+from rramsim.chip.layout import TileLayout, line_index
+from rramsim.chip.nonlinear import pack_terms
 from rramsim.chip.placement import Place
 from rramsim.chip.tiles import Block, Tile, bring_up
+from rramsim.circuit.expansion import Expansion
 from rramsim.kernels.convolution import pack_weights
+from rramsim.kernels.curved import Terms
 from rramsim.kernels.read import SHARED, Matrices
 
 __all__ = ["LayerArray", "refresh_all"]
@@ -69,8 +74,8 @@ class LayerArray:
         if layout.reference_lines.size:
             plus, minus = layout.line_of, layout.reference_of[:, None]
         self.n_channels = (layout.line_of if per_line else plus).size  # conversions per row tile
-        self._plus = _columns((layout.line_of if per_line else plus).ravel())
-        self._minus = None if per_line else _columns(minus.ravel())
+        self._plus = line_index((layout.line_of if per_line else plus).ravel())
+        self._minus = None if per_line else line_index(minus.ravel())
         self.blocks: list[Block] = []  # with wires: one for each of `tiles()`
         self.on_tiles: list[Tile] = []
         self._effective: NDArray[np.float32] = np.empty(cells.shape, dtype=np.float32)
@@ -82,16 +87,15 @@ class LayerArray:
         self._reference_variance: NDArray[np.float32] | None = None
         self._coupling = np.empty((0, 0, 0), dtype=np.float32)
         self._reference_coupling = self._coupling
-        self._packed: Matrices | None = None
+        # non-linear cells with wires: cubic, gain and drop of every cell, and which blocks have them
+        self._terms = np.empty((3, 0, 0), dtype=np.float32)
+        self._expanded: dict[tuple[int, int], bool] = {}  # by first word and bit line
+        self._packed: tuple[Matrices, Terms] | None = None
         self._seen: tuple[int, ...] = ()
 
     def put_on(self, tiles: list[Tile], places: tuple[Place, ...]) -> None:
         """Give every block its place on an array with wires."""
         self._ratio = np.ones_like(self._effective)
-        noisy = any(tiles[place.tile].noisy for place in places)
-        if noisy and self.linear:
-            self._transfer = np.zeros(self.cells.shape, dtype=np.float32)
-            self._shadow = np.zeros((2, *self.cells.shape), dtype=np.float32)
         n_line_tiles = len(self.layout.line_tiles)
         for index, ((rows, lines), place) in enumerate(zip(self.tiles(), places, strict=True)):
             top, bottom = self.layout.row_tiles[index // n_line_tiles]
@@ -110,6 +114,12 @@ class LayerArray:
             tiles[place.tile].blocks.append(block)
             self.blocks.append(block)
             self.on_tiles.append(tiles[place.tile])
+        noisy = any(tiles[place.tile].noisy for place in places)
+        if not self.linear:
+            self._terms = np.zeros((3, *self.cells.shape), dtype=np.float32)
+        if noisy and self.solved_once:
+            self._transfer = np.zeros(self.cells.shape, dtype=np.float32)
+            self._shadow = np.zeros((2, *self.cells.shape), dtype=np.float32)
 
     @property
     def wired(self) -> bool:
@@ -120,6 +130,32 @@ class LayerArray:
     def linear(self) -> bool:
         """Whether a matrix describes the arrays."""
         return self.alpha == 0.0
+
+    @property
+    def solved_once(self) -> bool:
+        """Whether wires are solved once per state: for a matrix, or for the products of an expansion."""
+        if self.linear or not self.wired:
+            return self.linear
+        if self.driver_gain is not None or self.dead_bit is not None:
+            return False
+        return all(tile.nonlinear_tolerance > 0.0 and not tile.open_lines() for tile in self.on_tiles)
+
+    @property
+    def by_products(self) -> bool:
+        """Whether matrix products answer a read in the present state; brings the matrices up to date."""
+        if self.linear:
+            return True
+        if not self.wired:
+            return self.driver_gain is None
+        if not self.solved_once:
+            return False
+        self.refresh()
+        return all(self._expanded[block.rows.start, block.lines.start] for block in self.blocks)
+
+    @property
+    def nonlinear_error(self) -> float:
+        """Largest estimated output error of expansions, over full scale."""
+        return max((tile.nonlinear_error for tile in self.on_tiles), default=0.0)
 
     @property
     def n_solved(self) -> int:
@@ -201,6 +237,13 @@ class LayerArray:
         self._effective[block.rows, block.lines] = matrix
         self._ratio[block.rows, block.lines] = ratio
 
+    def take_terms(self, block: Block, expansion: Expansion | None) -> None:
+        """Keep what non-linear cells of a block draw beyond the matrix; None where products will not do."""
+        self._expanded[block.rows.start, block.lines.start] = expansion is not None
+        if expansion is not None:
+            part = expansion.cubic, expansion.gain, expansion.drop
+            self._terms[:, block.rows, block.lines] = np.stack(part)
+
     def take_noise(
         self, block: Block, slope: NDArray[Any], voltage: NDArray[Any], leaves: NDArray[Any]
     ) -> None:
@@ -219,7 +262,11 @@ class LayerArray:
     def follow(self, block: Block) -> None:
         """Let the old solution of a block follow its cells."""
         part = block.rows, block.lines
-        self._effective[part] = self._ratio[part] * self.cells.read_mean()[part]
+        before, now = self._effective[part].copy(), self.cells.read_mean()[part]
+        self._effective[part] = self._ratio[part] * now
+        if self._terms.size:
+            change = np.divide(self._effective[part], before, out=np.ones_like(before), where=before > 0.0)
+            self._terms[:2, block.rows, block.lines] *= change  # cubic and gain are proportional to a cell
 
     def refresh(self) -> None:
         """Bring cached matrices up to the cells' present state.
@@ -228,7 +275,7 @@ class LayerArray:
         """
         if not self.stale:
             return
-        if self.wired and self.linear:
+        if self.wired and self.solved_once:
             bring_up(self.on_tiles)
         else:
             self._effective = self.cells.read_mean()
@@ -253,7 +300,7 @@ class LayerArray:
             return
         variance = np.asarray(sigma, dtype=np.float32) ** 2
         coupling = np.empty((len(self.layout.row_tiles), 0, 0), dtype=np.float32)
-        if self.wired and self.linear:
+        if self.wired and self.solved_once:
             coupling = self._couple(variance)
             variance = variance * np.square(self._transfer)
         if self.driver_gain is not None:
@@ -307,13 +354,13 @@ class LayerArray:
             result[tile, 2] = square[1][1] - 2.0 * mixed[1][1]
         return result
 
-    def packed(self) -> Matrices:
-        """What `rramsim.kernels.read` needs of a linear array, brought up to date."""
+    def packed(self) -> tuple[Matrices, Terms]:
+        """What `rramsim.kernels.read` needs of arrays read by products, brought up to date."""
         if self._packed is None or self.stale:
             self.refresh()
             none = np.empty(0, dtype=np.float32)
             variance, references = self._variance, self._reference_variance
-            self._packed = Matrices(
+            matrices = Matrices(
                 weights=pack_weights(self._matrix),
                 variances=none if variance is None else pack_weights(variance),
                 references=none if references is None else pack_weights(references),
@@ -323,6 +370,9 @@ class LayerArray:
                 n_channels=self.n_channels,
                 n_references=0 if references is None else references.shape[1],
             )
+            terms = () if self.linear or not self.wired else self._terms
+            over_copies = [self.layout.over_copies(matrix) for matrix in terms]
+            self._packed = (matrices, pack_terms(over_copies, self._plus, self._minus))
         return self._packed
 
     # -- currents of non-linear cells -----------------------------------------------------------
@@ -441,14 +491,6 @@ def refresh_all(arrays: list[LayerArray]) -> None:
 
     Small layers have fewer tiles than there are threads; together they keep all of them busy.
     """
-    bring_up(tile for a in arrays if a.linear and a.stale for tile in a.on_tiles)
+    bring_up(tile for a in arrays if a.solved_once and a.stale for tile in a.on_tiles)
     for a in arrays:
         a.refresh()
-
-
-def _columns(lines: NDArray[np.int64]) -> Any:
-    """Index of the given columns; a slice where they are evenly spaced, which reads much faster."""
-    steps = np.unique(np.diff(lines))
-    if steps.size != 1 or steps[0] <= 0:
-        return lines
-    return slice(int(lines[0]), int(lines[-1]) + 1, int(steps[0]))

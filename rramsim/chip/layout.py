@@ -23,6 +23,15 @@ class MappingConfig:
         "differential", "", "how a weight is held by cells", choices=("differential", "reference", "sliced")
     )
     n_slices: int = setting(2, "1", "digits of a weight, for the kind sliced", "[1, 64]")
+    reference: Literal["line", "digital"] = setting(
+        "line",
+        "",
+        "for the kind reference: a bit line of each tile is subtracted, or nothing before conversion",
+        choices=("line", "digital"),
+    )
+    reference_level: int | None = setting(
+        None, "1", "level of the reference line's cells; a quarter of the levels by default", "[0, 4096]"
+    )
     tile_rows: int = setting(128, "1", "word lines of an array", "[1, 65536]")
     tile_cols: int = setting(128, "1", "bit lines of an array", "[1, 65536]")
     placement: Literal["cropped", "full", "packed"] = setting(
@@ -54,6 +63,20 @@ class MappingConfig:
             )
 
     @property
+    def has_reference_line(self) -> bool:
+        """Whether each tile holds a bit line of mid-level cells that is subtracted before conversion."""
+        return self.kind == "reference" and self.reference == "line"
+
+    def level_of_reference(self, n_levels: int) -> int:
+        """Level of the reference line's cells."""
+        return n_levels // 4 if self.reference_level is None else self.reference_level
+
+    @property
+    def single_lines(self) -> bool:
+        """Whether bit lines of single cells are converted as they are, nothing subtracted."""
+        return self.kind == "reference" and self.reference == "digital"
+
+    @property
     def cells_per_weight(self) -> int:
         """Cells that hold one weight."""
         return {"differential": 2, "reference": 1, "sliced": 2 * self.n_slices}[self.kind]
@@ -66,7 +89,7 @@ class MappingConfig:
     @property
     def weights_per_tile(self) -> int:
         """Weight columns on one tile's bit lines."""
-        if self.kind == "reference":
+        if self.has_reference_line:
             return self.tile_cols - 1
         return self.tile_cols // self.cells_per_weight
 
@@ -107,7 +130,7 @@ class TileLayout:
             count = (last - first) * cells
             line_of[first:last] = start + np.arange(count).reshape(last - first, cells)
             line += count
-            if config.kind == "reference":
+            if config.has_reference_line:
                 reference_of[first:last] = line
                 line += 1
             lines.append((start, line))
@@ -158,3 +181,11 @@ class TileLayout:
     def reference_lines(self) -> NDArray[np.int64]:
         """Distinct reference bit lines, one per column tile (empty without references)."""
         return np.unique(self.reference_of[self.reference_of >= 0])
+
+
+def line_index(lines: NDArray[np.int64]) -> Any:
+    """Index of the given columns; a slice where they are evenly spaced, which reads much faster."""
+    steps = np.unique(np.diff(lines))
+    if steps.size != 1 or steps[0] <= 0:
+        return lines
+    return slice(int(lines[0]), int(lines[-1]) + 1, int(steps[0]))

@@ -6,6 +6,7 @@ import copy
 import functools
 import warnings
 from collections.abc import Mapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -18,6 +19,7 @@ from rramsim.blackbox.windows import WindowCodes
 from rramsim.cell import CellArray
 from rramsim.checks import InputError, NoEffectWarning, nearest_name
 from rramsim.chip.config import ChipConfig
+from rramsim.chip.export import cell_table, write_cells
 from rramsim.chip.layer import ChipLayer
 from rramsim.chip.layer_array import refresh_all
 from rramsim.chip.layout import TileLayout
@@ -108,6 +110,9 @@ class SimulatedChip:
                     dead=None if variation is None else variation.dead(number),
                     noisy=config.noisy_reads,
                     tolerance=config.state_tolerance,
+                    alpha=config.cells.iv_alpha,
+                    v_full=config.converters.v_read,
+                    nonlinear_tolerance=config.nonlinear_tolerance,
                 )
             )
         return tiles
@@ -120,6 +125,8 @@ class SimulatedChip:
         cells, converters, mapping = self.config.cells, self.config.converters, self.config.mapping
         return Datasheet(
             mapping=mapping.kind,
+            reference=mapping.reference,
+            reference_level=mapping.level_of_reference(len(self._levels)),
             n_levels=len(self._levels),
             levels=self._levels,
             v_read=converters.v_read,
@@ -302,6 +309,14 @@ class SimulatedChip:
         """Largest estimated output error, over full scale, of wire solutions kept for drifting cells."""
         return max(item.array.worst_error for item in self._layers.values())
 
+    @property
+    def nonlinear_error(self) -> float:
+        """Largest estimated output error, over full scale, of matrix products for non-linear cells.
+
+        Tiles beyond `ChipConfig.nonlinear_tolerance` count as well, though Newton's method reads them.
+        """
+        return max(item.array.nonlinear_error for item in self._layers.values())
+
     def conductances(self, layer: str) -> NDArray[np.float32]:
         """Present conductance of the weights' cells [S], shape (n_rows, n_cols, cells_per_weight).
 
@@ -312,6 +327,27 @@ class SimulatedChip:
         if array.layout.n_copies > 1:
             g = g / np.float32(array.layout.n_copies)
         return g[:, array.layout.line_of]
+
+    def export(self, path: str | Path, levels: Mapping[str, NDArray[Any]] | None = None) -> None:
+        """Write every cell of the layers' lines to a CSV or HDF5 file, see `rramsim.chip.export`.
+
+        Parameters
+        ----------
+        path : path ending in .csv, .h5 or .hdf5
+        levels : mapping of layer to integer ndarray, optional
+            Targets as written, shape (n_rows, n_cols, cells_per_weight): `HostLayer.levels` of a deployment.
+        """
+        given = {} if levels is None else dict(levels)
+        for name, array in given.items():
+            info = self._layer(name).info
+            wanted = (info.n_rows, info.n_cols, info.cells_per_weight)
+            if np.shape(array) != wanted:
+                raise InputError(f"levels of layer {name!r} must have shape {wanted}, got {np.shape(array)}")
+        tables = (
+            (name, cell_table(layer.array.layout, layer.array.cells.conductance, given.get(name)))
+            for name, layer in self._layers.items()
+        )
+        write_cells(Path(path), tables, {"seed": self.seed, "chip": self.chip})
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that changes over a chip's life, as nested dicts of arrays and numbers."""

@@ -10,10 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rramsim.cell import CellArray
+from rramsim.circuit.expansion import Expansion, expand, probe_error, probe_vectors
 from rramsim.circuit.wiring import WiresConfig
 
 __all__ = ["Block", "Host", "Tile", "bring_up"]
 
+PROBE_MARGIN = 2.0  # estimated error over the largest one on the probes
 SOLVE_TILES = 64  # tiles of one threaded batch: keeps every thread busy and bounds the memory
 
 
@@ -29,6 +31,9 @@ class Host(Protocol):
         self, block: Block, slope: NDArray[Any], voltage: NDArray[Any], leaves: NDArray[Any]
     ) -> None:
         """Keep `rramsim.circuit.estimates.noise_transfer` of a block."""
+
+    def take_terms(self, block: Block, expansion: Expansion | None) -> None:
+        """Keep what non-linear cells of a block draw beyond the matrix; None where products will not do."""
 
     def follow(self, block: Block) -> None:
         """Let the old solution of a block follow its cells."""
@@ -67,6 +72,12 @@ class Tile:
         solved again (0 solves after every change). Until then each cell's share of the solution
         follows its conductance; what the change of line currents does to the shares is the
         error: estimated as the largest voltage drop times the largest relative change of a line's sum.
+    alpha : float
+        Curve of the cells [1/V], `rramsim.cell.iv`; 0 for linear cells.
+    v_full : float
+        Largest read voltage [V].
+    nonlinear_tolerance : float
+        Output error over the tile's full scale up to which matrix products stand for Newton's method.
     """
 
     def __init__(
@@ -79,8 +90,13 @@ class Tile:
         dead: tuple[NDArray[np.bool_], NDArray[np.bool_]] | None = None,
         noisy: bool = False,
         tolerance: float = 0.0,
+        alpha: float = 0.0,
+        v_full: float = 0.2,
+        nonlinear_tolerance: float = 0.0,
     ) -> None:
         self.shape, self.wires, self.around = shape, wires, around
+        self.alpha, self.v_full, self.nonlinear_tolerance = alpha, v_full, nonlinear_tolerance
+        self.nonlinear_error = 0.0  # estimate for the last expansion
         self.floating, self.noisy, self.tolerance = floating, noisy, tolerance
         self.dead = dead if dead is not None and (dead[0].any() or dead[1].any()) else None
         self._n_changes = 0  # of the wires themselves
@@ -161,6 +177,23 @@ class Tile:
         self.n_solved += 1
         if self.noisy:
             self._take_noise(g)
+
+    def expand(self, g: NDArray[np.float32]) -> None:
+        """Expand the circuit of non-linear cells and measure on probes what that leaves out.
+
+        A read drives one block at a time, so each is probed by itself.
+        """
+        cells, wires = np.asarray(g, dtype=np.float64), replace(self.wires, alpha=self.alpha)
+        expansion = expand(cells, wires, v_full=self.v_full)
+        self.nonlinear_error = 0.0
+        self.take(g, expansion.linear)
+        for block in self.blocks:
+            n_rows = block.on_rows.stop - block.on_rows.start
+            probes = self.on_tile(block, probe_vectors(n_rows, self.v_full), axis=1)
+            error = PROBE_MARGIN * probe_error(expansion, cells, wires, probes, block.on_lines)
+            self.nonlinear_error = max(self.nonlinear_error, error)
+            inner = block.on_rows, block.on_lines
+            block.host.take_terms(block, expansion.part(inner) if error <= self.nonlinear_tolerance else None)
 
     def _take_noise(self, g: NDArray[np.float32]) -> None:
         from rramsim.circuit.estimates import noise_transfer
@@ -270,7 +303,12 @@ def _solve(jobs: Sequence[tuple[Tile, NDArray[np.float32]]]) -> None:
     from rramsim.circuit.solve import effective_conductances, prepare
 
     for first in range(0, len(jobs), SOLVE_TILES):
-        part = jobs[first : first + SOLVE_TILES]
+        part = [job for job in jobs[first : first + SOLVE_TILES] if not job[0].alpha]
+        for tile, g in jobs[first : first + SOLVE_TILES]:
+            if tile.alpha:
+                tile.expand(g)
+        if not part:
+            continue
         arrays = [np.asarray(g, dtype=np.float64) for _, g in part]
         whole = [index for index, (tile, _) in enumerate(part) if not tile.open_lines()]
         solved: dict[int, NDArray[np.float64]] = dict(

@@ -18,8 +18,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rramsim.checks import InputError, check_array
+from rramsim.circuit.elimination import Factorisation
 from rramsim.circuit.solve import cell_voltages, prepare
-from rramsim.circuit.wiring import WiresConfig, check_conductance
+from rramsim.circuit.wiring import Lines, WiresConfig, check_conductance
 
 __all__ = ["attenuation", "cell_drive", "estimate_conductance", "ideal_conductance", "noise_transfer"]
 
@@ -186,7 +187,7 @@ def _own_lines(
     """Cell voltage per volt of the own word line, and cell voltages for patterns [V]."""
     even = np.arange(g.shape[0]) % 2 == 0
     driven = np.stack([even & ~float_word, ~even & ~float_word]).astype(np.float64)
-    factors = prepare(g, wires, float_word=float_word, float_bit=float_bit)
+    factors = Factorisation(g, wires, Lines(g, float_word, float_bit), np.float64, once=True)
     v_word, v_bit = factors.voltages(np.concatenate([driven, patterns]))
     slope = np.where(even[:, None], v_word[0] - v_word[1], v_word[1] - v_word[0])
     return slope, v_word[2:] - v_bit[2:]

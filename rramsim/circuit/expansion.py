@@ -32,7 +32,7 @@ from rramsim.circuit.elimination import Factorisation
 from rramsim.circuit.solve import output_currents
 from rramsim.circuit.wiring import Lines, WiresConfig, check_conductance
 
-__all__ = ["Expansion", "expand", "probe_error", "probe_vectors", "secant"]
+__all__ = ["Expansion", "bent", "expand", "probe_error", "probe_vectors", "secant"]
 
 Array = NDArray[np.float64]
 
@@ -48,6 +48,11 @@ def secant(alpha: float, v_full: float) -> float:
     Any s gives the same outputs to first order; this one keeps |f(V) - s V| small at both ends.
     """
     return 1.0 + 0.5 * (float(np.sinh(alpha * v_full)) / (alpha * v_full) - 1.0)
+
+
+def bent(v: Array, alpha: float) -> tuple[Array, Array]:
+    """What the law adds to a linear cell, p(v) = sinh(alpha v) / alpha - v [V], and its slope c(v)."""
+    return np.sinh(alpha * v) / alpha - v, np.cosh(alpha * v) - 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,10 +77,14 @@ class Expansion:
     alpha: float  # [1/V]
     slope: float  # s
 
+    def part(self, cells: tuple[slice, slice]) -> Expansion:
+        """The same for some word lines, the others at 0 V, and some bit lines."""
+        linear, cubic, gain, drop = (m[cells] for m in (self.linear, self.cubic, self.gain, self.drop))
+        return Expansion(linear, cubic, gain, drop, self.alpha, self.slope)
+
     def curves(self, v: ArrayLike) -> tuple[Array, Array]:
         """p(v) [V] and c(v) of voltages [V]."""
-        v = np.asarray(v, dtype=np.float64)
-        return np.sinh(self.alpha * v) / self.alpha - v, np.cosh(self.alpha * v) - 1.0
+        return bent(np.asarray(v, dtype=np.float64), self.alpha)
 
     def currents(self, v_in: ArrayLike) -> Array:
         """Bit-line currents [A], shape (n_batch, n_bl), of inputs [V] (n_batch, n_wl)."""
@@ -170,9 +179,11 @@ def probe_vectors(n_wl: int, v_full: float) -> Array:
     return v_full * v
 
 
-def probe_error(expansion: Expansion, g: ArrayLike, wires: WiresConfig, v_in: Array) -> float:
+def probe_error(
+    expansion: Expansion, g: ArrayLike, wires: WiresConfig, v_in: Array, lines: slice = slice(None)
+) -> float:
     """Largest error of an expansion's outputs over the largest output, against Newton's method."""
-    want = output_currents(g, v_in, wires)
+    want = output_currents(g, v_in, wires)[:, lines]
     largest = float(np.abs(want).max(initial=0.0))
-    error = float(np.abs(expansion.currents(v_in) - want).max(initial=0.0))
+    error = float(np.abs(expansion.currents(v_in)[:, lines] - want).max(initial=0.0))
     return error / largest if largest > 0.0 else 0.0

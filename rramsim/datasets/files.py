@@ -191,7 +191,7 @@ def _pair(table: Mapping[str, NDArray[Any]], prefix: str, path: Path) -> tuple[N
     for name in (f"{prefix}images", f"{prefix}labels"):
         if name not in table:
             raise InputError(
-                f"{path} must hold an array {name!r}, got {', '.join(sorted(table)) or 'nothing'}"
+                f"{path} must hold an array {name!r}, got {', '.join(sorted(table))[:300] or 'nothing'}"
             )
     return table[f"{prefix}images"], table[f"{prefix}labels"]
 
@@ -201,9 +201,10 @@ def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
         # numpy leaves its own handle open where the archive is damaged
         with path.open("rb") as stream, zipfile.ZipFile(stream) as whole:
             for entry in whole.infolist():
-                check_size(entry.file_size, entry.compress_size, f"{path}: {entry.filename}")
+                where = f"{path}: {entry.filename[:80]}"
+                check_size(entry.file_size, entry.compress_size, where)
                 with whole.open(entry) as part:
-                    _check_npy_header(part, entry.file_size, f"{path}: {entry.filename}")
+                    _check_npy_header(part, entry.file_size, where)
             stream.seek(0)
             with np.load(stream, allow_pickle=False) as file:
                 return {name: file[name] for name in file.files}
@@ -211,7 +212,7 @@ def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
         raise
     except (*DAMAGE, EOFError, SyntaxError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(
-            f"{path} is no readable .npz of plain arrays ({error}); save it with numpy.savez"
+            f"{path} is no readable .npz of plain arrays ({str(error)[:200]}); save it with numpy.savez"
         ) from None
 
 

@@ -14,12 +14,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rramsim.blackbox.codes import adc_code_max, dac_codes
-from rramsim.blackbox.mapping import column_scale, levels_from_weights, weights_from_levels
+from rramsim.blackbox.mapping import (
+    column_scale,
+    levels_from_weights,
+    levels_near,
+    unsubtracted,
+    weights_from_conductances,
+    weights_from_levels,
+    zero_points as best_zero_points,
+)
 from rramsim.blackbox.protocol import ChipProtocol, HostPort, host_port
 from rramsim.blackbox.windows import WindowCodes
 from rramsim.checks import InputError
 from rramsim.host.layer import HostLayer, layer_names, layer_shapes
-from rramsim.host.ranges import best_range, partial_sums
+from rramsim.host.ranges import RANGE_VECTORS, best_range, partial_sums
 from rramsim.host.trace import Trace
 from rramsim.kernels import host as host_kernels
 from rramsim.network import Network, Node, windows
@@ -78,16 +86,36 @@ class Deployment:
 
     # -- mapping ------------------------------------------------------------------------------
 
-    def weights(self, layer: str) -> NDArray[np.float32]:
-        """The network's own weights of a layer, shape (n_rows, n_cols)."""
-        host = self.layers[layer]
-        return windows.matrices(self.network.node(host.node))[host.group]
+    def weights(self, layer: str, *, realised: bool = False) -> NDArray[np.float32]:
+        """The network's own weights of a layer, shape (n_rows, n_cols).
 
-    def map(self, images: Any, *, program: bool = True, margin: float = 1.0) -> None:
+        `realised` gives those that the cells of a simulated chip hold now, in the same units, before the
+        host's gains and corrections: errors, drift and stuck cells included, wires and converters not. A
+        reference line counts as error-free. A real chip, or one behind a gate, does not tell.
+        """
+        host = self.layers[layer]
+        if not realised:
+            return windows.matrices(self.network.node(host.node))[host.group]
+        conductances = getattr(self.chip, "conductances", None)
+        if conductances is None:
+            raise InputError(
+                "weights(realised=True) needs a simulated chip; a black box shows no conductance"
+            )
+        sheet = self._sheet
+        normalised = weights_from_conductances(conductances(layer), sheet.mapping, sheet.levels)
+        zero = 0.0 if host.zero_point is None else host.zero_point
+        return ((normalised - zero) * host.scale).astype(np.float32)
+
+    def map(
+        self, images: Any, *, program: bool = True, margin: float = 1.0, zero_points: bool = True
+    ) -> None:
         """Set converter ranges from the digital network on `images`, and write every layer once.
 
         No answer of the chip is used: this is what plain mapping gives. `margin` widens the ADC
-        ranges, for cells that may conduct more than their target.
+        ranges, for cells that may conduct more than their target. Where one cell holds a weight, scale, sign
+        and zero point of each column are chosen for the least expected error energy
+        (`rramsim.blackbox.mapping.zero_points`); without `zero_points` every weight is held, 0 by the middle
+        level.
         """
         values = self.network.feed(images)
         inputs = {name: self.network.node(name).inputs[0] for name in self.network.mapped}
@@ -96,6 +124,7 @@ class Deployment:
             xs = [values[inputs[node]] for node in self.nodes_of(layer)]
             self.set_input_range(layer, xs[0] if len(xs) == 1 else np.concatenate([x.ravel() for x in xs]))
             codes = [self.codes(layer, x) for x in xs]
+            self._set_zero_points(layer, codes if zero_points else None)
             info = self.chip.layers[layer]
             partial = partial_sums(
                 codes[0] if len(codes) == 1 else np.concatenate(codes),
@@ -125,6 +154,19 @@ class Deployment:
         low = -sheet.v_read if host.signed else 0.0
         self.chip.configure(layer, input_range=(low, sheet.v_read))
         self._set_unit(layer)
+
+    def _set_zero_points(self, layer: str, codes: list[NDArray[Any]] | None) -> None:
+        """Where one cell holds a weight: scale, sign and zero point of each column, and its common mode."""
+        host, sheet = self.layers[layer], self._sheet
+        if sheet.mapping != "reference":
+            return
+        if codes is None:
+            host.scale, host.zero_point = column_scale(self.weights(layer)), np.zeros(host.scale.size)
+        else:
+            some = np.concatenate([c[:: max(1, len(c) // RANGE_VECTORS)] for c in codes])
+            energy = some.astype(np.float32).var(axis=0, dtype=np.float64)
+            host.scale, host.zero_point = best_zero_points(self.weights(layer), energy, sheet)
+        host.common = -host.scale * (host.zero_point + unsubtracted(sheet))
 
     def set_output_range(self, layer: str, partial: NDArray[Any], margin: float = 1.0) -> None:
         """Choose the ADC range for partial sums of one row tile each.
@@ -168,6 +210,8 @@ class Deployment:
         """Level targets nearest to `weights` (the network's own by default), after scaling."""
         host, sheet = self.layers[layer], self._sheet
         values = (self.weights(layer) if weights is None else weights) / host.scale
+        if host.zero_point is not None:
+            return levels_near(values + host.zero_point, sheet.mapping, sheet.levels)
         n_slices = self.chip.layers[layer].cells_per_weight // 2
         return levels_from_weights(values, sheet.mapping, sheet.levels, n_slices)
 
@@ -236,7 +280,7 @@ class Deployment:
             host_kernels.rescale_rows(reading.T, gain, offset, result)
         else:
             result[:] = reading.astype(np.float32) * gain + offset
-        correction = None if host.n_extra == 0 else host.correction(np.asarray(codes))
+        correction = None if host.n_extra == 0 else host.beside(np.asarray(codes))
         return result if correction is None else result + correction
 
     def execute(self, node: Node, x: NDArray[Any]) -> NDArray[np.float32]:
@@ -262,7 +306,7 @@ class Deployment:
         gain, offset = (host.gain * host.unit).astype(np.float32), host.offset.astype(np.float32)
         by_column = np.ascontiguousarray(reading.T).reshape(n_cols, n_images, positions)
         host_kernels.rescale_maps(by_column, gain, offset, out)
-        correction = host.correction(codes)
+        correction = host.beside(codes)
         if correction is not None:
             out += correction.reshape(n_images, n_cols, positions)
         if rank == 3:

@@ -19,8 +19,12 @@ class HostLayer:
     """Digital state of one chip layer (one group of one network node).
 
     A pre-activation is ``gain * nominal + offset + (x @ down) @ up + x @ sparse`` with
-    ``nominal = codes * unit``; `unit` converts ADC codes to the layer's own unit as if every
-    cell were perfect, and x are the inputs the DAC really drove.
+    ``nominal = codes * unit + common * sum(x)``; `unit` converts ADC codes to the layer's own unit as if
+    every cell were perfect, and x are the inputs the DAC really drove. `common` takes off what all cells of
+    a column conduct alike, where a weight of 0 does not send 0 to the ADC: a sum of the inputs for each
+    vector, shared by all columns, and one product for each column. Where a reference line is subtracted
+    whose cells err, `reference_error` holds what was found of it: ``scale * (x @ reference_error)`` is taken
+    off too, one product for each row, shared by the columns of a tile.
     """
 
     node: str
@@ -32,6 +36,10 @@ class HostLayer:
     unit: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))  # (n_cols,)
     gain: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))  # (n_cols,)
     offset: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))  # (n_cols,)
+    zero_point: NDArray[np.float64] | None = None  # (n_cols,) normalised chip weight that stands for 0
+    common: NDArray[np.float64] | None = None  # (n_cols,)
+    reference_error: NDArray[np.float64] | None = None  # (n_rows, n_col_tiles) found error, normalised
+    reference_of: NDArray[np.int64] | None = None  # (n_cols,) column of `reference_error`
     levels: NDArray[np.int64] | None = None  # targets last written, (n_rows, n_cols, cells)
     down: NDArray[np.float64] | None = None  # (n_rows, rank)
     up: NDArray[np.float64] | None = None  # (rank, n_cols)
@@ -59,10 +67,44 @@ class HostLayer:
                 parts.append(codes.astype(np.float32) @ matrix)
         return None if not parts else sum(parts[1:], parts[0])
 
+    def common_mode(self, codes: NDArray[Any] | WindowCodes) -> NDArray[np.float32] | None:
+        """``common * sum(x)`` for DAC codes, shaped as `correction`; None where nothing is common."""
+        if self.common is None:
+            return None
+        common = (self.common * self.x_step).astype(np.float32)
+        shared = np.ones((codes.shape[1], 1), dtype=np.float32)
+        if self.reference_error is not None:
+            shared = np.hstack([shared, self.reference_error.astype(np.float32)])
+        if isinstance(codes, WindowCodes):
+            sums = codes.multiply(shared)
+            common_mode = sums[:, :1] * common[:, None, None]
+        else:
+            sums = codes.astype(np.float32) @ shared
+            common_mode = sums[:, :1] * common
+        if self.reference_of is not None:
+            scale = (self.scale * self.x_step).astype(np.float32)
+            part = np.take(sums, 1 + self.reference_of, axis=1)
+            common_mode -= part * (scale[:, None, None] if isinstance(codes, WindowCodes) else scale)
+        return common_mode
+
+    def beside(self, codes: NDArray[Any] | WindowCodes) -> NDArray[np.float32] | None:
+        """All that is added to ``gain * unit * reading + offset``, shaped as `correction`; None without."""
+        common, correction = self.common_mode(codes), self.correction(codes)
+        if common is not None:
+            gain = self.gain.astype(np.float32)
+            common *= gain[:, None, None] if isinstance(codes, WindowCodes) else gain
+        if common is None or correction is None:
+            return correction if common is None else common
+        return common + correction
+
     @property
     def n_extra(self) -> int:
-        """Digital numbers kept beside gain and offset (adapter and sparse entries)."""
-        dense = (0 if self.down is None else self.down.size) + (0 if self.up is None else self.up.size)
+        """Digital numbers kept beside gain and offset (common mode, adapter and sparse entries)."""
+        common = 0 if self.common is None else self.common.size
+        common += 0 if self.reference_error is None else self.reference_error.size
+        dense = (
+            common + (0 if self.down is None else self.down.size) + (0 if self.up is None else self.up.size)
+        )
         return dense + (0 if self.sparse_value is None else self.sparse_value.size)
 
 

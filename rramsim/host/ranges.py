@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rramsim.blackbox.mapping import conversion_weights
+from rramsim.blackbox.mapping import conversion_weights, unsubtracted
 from rramsim.blackbox.protocol import Datasheet
 
 __all__ = ["best_range", "partial_sums"]
@@ -69,6 +69,7 @@ def partial_sums(
     if sheet.drive == "two_phase" and codes.min(initial=0) < 0:  # one conversion per sign of the inputs
         codes = np.concatenate([np.maximum(codes, 0), np.minimum(codes, 0)])
     weights = conversion_weights(levels, sheet.mapping, sheet.levels, per_line=sheet.adc_per_line)
+    weights = weights + unsubtracted(sheet)
     flat = weights.reshape(weights.shape[0], -1).astype(np.float32)
     drive = codes.astype(np.float32)
     return np.stack([drive[:, a:b] @ flat[a:b] for a, b in row_tiles], axis=1)

@@ -24,6 +24,7 @@ from rramsim.kernels.convolution import (
     wide_pitch,
 )
 from rramsim.kernels.counter import mix64
+from rramsim.kernels.curved import add_terms, bend
 from rramsim.kernels.read_simd import LANES, convert_lanes, turn
 
 ROWS_AT_ONCE = 128  # vectors laid out at a time by `read_rows`: a tile's drive stays in the cache
@@ -36,7 +37,7 @@ _12, _24, _36 = np.uint64(12), np.uint64(24), np.uint64(36)
 
 
 class Matrices(NamedTuple):
-    """What the arrays of a linear layer hold.
+    """What the arrays of a layer hold.
 
     weights, variances, references : float32, flat, of `pack_weights`
         Effective channel conductance, read-noise variance of the channel's own cells, and that of
@@ -130,19 +131,26 @@ def _share_drive(planes, offsets, source, count, top, bottom, width, shared):
     upper[:] = 0.0
     lower[:] = 0.0
     middle = (top + bottom) // 2
-    for i in range(top, middle):
-        _accumulate(upper[:count], planes[offsets[i] + source :])
-    for i in range(middle, bottom):
-        _accumulate(lower[:count], planes[offsets[i] + source :])
+    _accumulate(upper[:count], planes, offsets, source, top, middle)
+    _accumulate(lower[:count], planes, offsets, source, middle, bottom)
     for n in range(count):
         a, b = upper[n], lower[n]
         upper[n], both[n], lower[n] = a * a, a * b, b * b
 
 
 @njit(cache=True, error_model="numpy")
-def _accumulate(total, values):
-    for n in range(total.size):
-        total[n] += values[n]
+def _accumulate(total, planes, offsets, source, first, last):
+    """Add the drive of word lines first..last, four at a time: the sums are loaded and stored less often."""
+    whole = first + (last - first) // 4 * 4
+    for i in range(first, whole, 4):
+        a, b = planes[offsets[i] + source :], planes[offsets[i + 1] + source :]
+        c, d = planes[offsets[i + 2] + source :], planes[offsets[i + 3] + source :]
+        for n in range(total.size):
+            total[n] += (a[n] + b[n]) + (c[n] + d[n])
+    for i in range(whole, last):
+        a = planes[offsets[i] + source :]
+        for n in range(total.size):
+            total[n] += a[n]
 
 
 @njit(cache=True, error_model="numpy")
@@ -179,6 +187,24 @@ def _convert(current, at, noise, noise_at, count, gain, sigma, limit, weight, ou
 
 
 @njit(cache=True, error_model="numpy")
+def _convert_each(
+    current, pitch, count, first_channel, rows, conversion, counter, scale, noise, total, saturated, base,
+    out_pitch,
+):  # fmt: skip
+    """Convert `rows` channels from `first_channel` on, each by an ADC with errors of its own."""
+    n_slices, tile = scale.size, counter // conversion.passes.shape[0]
+    sigma, limit = np.float32(conversion.sigma), np.float32(conversion.code_max)
+    for r in range(rows):
+        c = first_channel + r
+        gain = np.float32(conversion.gain) * conversion.adc_gain[tile, c]
+        edges = conversion.adc_edges[tile, c] if conversion.adc_edges.size > 0 else conversion.table[:0]
+        _convert_imperfect(
+            current, r * pitch, noise, r * pitch, count, gain, conversion.adc_offset[tile, c], sigma, limit,
+            edges, scale[c % n_slices], total, base + c // n_slices * out_pitch, saturated,
+        )  # fmt: skip
+
+
+@njit(cache=True, error_model="numpy")
 def _convert_block(
     current, pitch, count, block, n_channels, conversion, first, counter, scale, noise, total, saturated,
     base, out_pitch,
@@ -198,26 +224,24 @@ def _convert_block(
             _normals(
                 conversion.adc_key, first, counter, group, conversion.table, noise[r * pitch :], pitch, count
             )
-    ideal, tile = conversion.adc_gain.size == 0, counter // conversion.passes.shape[0]
+    if conversion.adc_gain.size > 0:
+        _convert_each(
+            current, pitch, count, block * CHANNELS, rows, conversion, counter, scale, noise, total,
+            saturated, base, out_pitch,
+        )  # fmt: skip
+        return
     for r in range(rows):
         c = block * CHANNELS + r
-        if ideal:
-            _convert(
-                current, r * pitch, noise, r * pitch, count, gain, sigma, limit, scale[c % n_slices], total,
-                base + c // n_slices * out_pitch, saturated,
-            )  # fmt: skip
-        else:
-            own, offset = gain * conversion.adc_gain[tile, c], conversion.adc_offset[tile, c]
-            edges = conversion.adc_edges[tile, c] if conversion.adc_edges.size > 0 else conversion.table[:0]
-            _convert_imperfect(
-                current, r * pitch, noise, r * pitch, count, own, offset, sigma, limit, edges,
-                scale[c % n_slices], total, base + c // n_slices * out_pitch, saturated,
-            )  # fmt: skip
+        _convert(
+            current, r * pitch, noise, r * pitch, count, gain, sigma, limit, scale[c % n_slices], total,
+            base + c // n_slices * out_pitch, saturated,
+        )  # fmt: skip
 
 
 @njit(cache=True, error_model="numpy")
 def _noisy_product(
-    weights, noisy, block, rows, planes, squares, offsets, source, count, top, bottom, variances, key, first,
+    weights, terms, noisy, block, rows, planes, curved, squares, offsets, source, count, top, bottom,
+    variances, key, first,
     counter, table, coupling, shared, work, out,
 ):  # fmt: skip
     """Currents of a block of channels at `count` positions with the noise of their own cells."""
@@ -226,6 +250,8 @@ def _noisy_product(
     wired = coupling.size > 0
     if weights.size > 0:
         multiply_block(out, width, count, weights, block, planes, source, offsets, top, bottom)
+        if terms.cubic.size > 0:
+            add_terms(terms, block, planes, curved, offsets, source, count, top, bottom, work, out)
     if noisy:
         multiply_block(spread, width, count, variances, block, squares, source, offsets, top, bottom)
         for r in range(0, rows, GROUP):
@@ -244,8 +270,8 @@ def _noisy_product(
 
 @njit(cache=True, error_model="numpy")
 def _read_positions(
-    planes, squares, offsets, source, count, matrices, conversion, index, first, total, saturated, base,
-    out_pitch, tile_step, work,
+    planes, curved, squares, offsets, source, count, matrices, terms, conversion, index, first, total,
+    saturated, base, out_pitch, tile_step, work,
 ):  # fmt: skip
     """One pass over `count` positions of planes: product, noise, conversion of every tile.
 
@@ -270,7 +296,8 @@ def _read_positions(
             here = common[at : at + CHANNELS * width]
             here[:] = 0.0
             _noisy_product(
-                matrices.weights[:0], True, block, CHANNELS, planes, squares, offsets, source, count,
+                matrices.weights[:0], terms, True, block, CHANNELS, planes, curved, squares, offsets,
+                source, count,
                 conversion.tiles[t, 0], conversion.tiles[t, 1], matrices.references, conversion.read_key,
                 first, 2 * (t * n_passes + index) + 1, table,
                 matrices.reference_coupling[t] if wired else nothing, sums, (spread, normal), here,
@@ -280,7 +307,8 @@ def _read_positions(
         for t in range(n_tiles):
             counter = t * n_passes + index
             _noisy_product(
-                matrices.weights, noisy, block, rows, planes, squares, offsets, source, count,
+                matrices.weights, terms, noisy, block, rows, planes, curved, squares, offsets,
+                source, count,
                 conversion.tiles[t, 0], conversion.tiles[t, 1], matrices.variances, conversion.read_key,
                 first, 2 * counter, table, matrices.coupling[t] if wired else nothing,
                 shared[t * SHARED * width : (t + 1) * SHARED * width], (spread, normal), current,
@@ -331,21 +359,15 @@ def _drive(codes, bit, sign, drive):
             drive[i] = max(drive[i] * factor, np.float32(0.0))
 
 
-@njit(cache=True, error_model="numpy")
-def _square(values, out):
-    for i in range(out.size):
-        out[i] = values[i] * values[i]
-
-
 @njit(cache=True, parallel=True, error_model="numpy")
-def read_rows(codes, begin, end, matrices, conversion, n_threads, total, saturated):
+def read_rows(codes, begin, end, matrices, terms, conversion, curves, n_threads, total, saturated):
     """Read vectors begin..end of a matrix of codes.
 
     Parameters
     ----------
     codes : integer (n_vectors, n_rows)
-    matrices : Matrices
-    conversion : Conversion
+    matrices, terms : Matrices, Terms
+    conversion, curves : Conversion, Curves
     n_threads : int
         Runs of vectors (of images) with buffers of their own.
     total : int32 or int64 (n_row_tiles or 1, n_out, n_vectors)
@@ -366,6 +388,8 @@ def read_rows(codes, begin, end, matrices, conversion, n_threads, total, saturat
         turned = np.zeros(0 if plain else n_rows * pitch, dtype=np.int32)
         drive = np.zeros(n_rows * pitch, dtype=np.float32)
         squares = np.empty(drive.size if noisy else 0, dtype=np.float32)
+        n_curved = drive.size if terms.cubic.size > 0 else 0
+        curved = (np.zeros(n_curved, dtype=np.float32), np.zeros(n_curved, dtype=np.float32))
         work = _workspace(pitch, matrices.n_references, conversion.tiles.shape[0])
         for chunk in range(part * n_chunks // n_parts, (part + 1) * n_chunks // n_parts):
             start = begin + chunk * ROWS_AT_ONCE
@@ -377,15 +401,15 @@ def read_rows(codes, begin, end, matrices, conversion, n_threads, total, saturat
             for p in range(conversion.passes.shape[0]):
                 if not plain:
                     _drive(turned, conversion.passes[p, 0], conversion.passes[p, 1], drive)
-                _square(drive, squares)
+                bend(curves, drive, curved, squares)
                 _read_positions(
-                    drive, squares, offsets, 0, count, matrices, conversion, p,
+                    drive, curved, squares, offsets, 0, count, matrices, terms, conversion, p,
                     conversion.first_vector + start, sums, marks, start, n_vectors, tile_step, work,
                 )  # fmt: skip
 
 
 @njit(cache=True, parallel=True, error_model="numpy")
-def read_maps(maps, begin, end, geometry, matrices, conversion, n_threads, total, saturated):
+def read_maps(maps, begin, end, geometry, matrices, terms, conversion, curves, n_threads, total, saturated):
     """Read every window of images begin..end of integer maps (n_images, c, h, w); see `read_rows`."""
     n_images, n_maps, height, width = maps.shape
     positions = geometry.out_h * geometry.out_w
@@ -401,18 +425,20 @@ def read_maps(maps, begin, end, geometry, matrices, conversion, n_threads, total
         drive = np.empty((n_maps, height, width), dtype=np.float32)
         planes = np.zeros(n_source, dtype=np.float32)
         squares = np.empty(n_source if noisy else 0, dtype=np.float32)
+        n_curved = n_source if terms.cubic.size > 0 else 0
+        curved = (np.zeros(n_curved, dtype=np.float32), np.zeros(n_curved, dtype=np.float32))
         work = _workspace(at_once, matrices.n_references, conversion.tiles.shape[0])
         for image in range(begin + part * n_here // n_parts, begin + (part + 1) * n_here // n_parts):
             for p in range(conversion.passes.shape[0]):
                 bit, sign = conversion.passes[p, 0], conversion.passes[p, 1]
                 _drive(maps[image].reshape(-1), bit, sign, drive.reshape(-1))
                 fill_planes(drive, geometry, planes)
-                _square(planes, squares)
+                bend(curves, planes, curved, squares)
                 for source in range(0, positions, at_once):
                     start = image * positions + source
                     _read_positions(
-                        planes, squares, offsets, source, min(at_once, positions - source), matrices,
-                        conversion, p, conversion.first_vector + start, sums, marks, start, n_vectors,
+                        planes, curved, squares, offsets, source, min(at_once, positions - source), matrices,
+                        terms, conversion, p, conversion.first_vector + start, sums, marks, start, n_vectors,
                         tile_step, work,
                     )  # fmt: skip
 

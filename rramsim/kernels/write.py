@@ -39,11 +39,12 @@ class Split(NamedTuple):
 class Pulses(NamedTuple):
     """Pulse model of write-verify, see `rramsim.cell.programming`."""
 
-    window: float  # [S] acceptance half-width
-    gain: float  # fraction of the remaining error that a pulse closes
+    below: np.ndarray  # [S] accepted distance below the target; one value, or one per level
+    above: np.ndarray  # [S] accepted distance above the target; of the same shape
+    gain: np.ndarray  # fraction of the remaining error that a pulse closes; of the same shape
     scatter: float  # std of a pulse's step, relative to the step
     scatter_floor: float  # [S] std of a pulse's step, absolute
-    sigma_gain: float  # std of ln(gain) from cell to cell
+    sigma_gain: np.ndarray  # std of ln(gain) from cell to cell; of the same shape
     n_max: int  # pulse budget
 
 
@@ -153,7 +154,7 @@ def write_verify(
     levels, mask, stuck, g_target, g_present, pulses, key_pulse, key_gain, wear,
     relaxation, shift, sigma_relaxed, split_relaxed, count, g, n_pulses, n_failed,
 ):  # fmt: skip
-    """Pulse masked cells until |g - g_target| <= window or the budget is spent.
+    """Pulse masked cells until g lies in their level's window or the budget is spent.
 
     Starts from `g_present` [S], updates `count` and `g`; `n_pulses` and `n_failed` are sums
     per word line. A stuck cell takes the whole budget.
@@ -165,21 +166,26 @@ def write_verify(
             if not mask[i, j]:
                 continue
             count[i, j] += 1
+            own = levels[i, j] if pulses.gain.shape[0] > 1 else 0
+            below, above = pulses.below[own], pulses.above[own]
             if stuck[i, j]:
-                if abs(g_present[i, j] - g_target[levels[i, j]]) > pulses.window:
+                error = g_target[levels[i, j]] - g_present[i, j]
+                if error > below or -error > above:
                     total += pulses.n_max
                     failed += 1
                 continue
             cell, n = i * n_bl + j, np.int64(count[i, j])
             target, widen = _worn(g_target[levels[i, j]], n, wear)
-            gain = pulses.gain
-            if pulses.sigma_gain > 0.0:
-                gain *= math.exp(pulses.sigma_gain * normal_at(key_gain, cell, 0))
+            gain = pulses.gain[own]
+            if pulses.sigma_gain[own] > 0.0:
+                gain *= math.exp(pulses.sigma_gain[own] * normal_at(key_gain, cell, 0))
+                if pulses.gain.shape[0] > 1:
+                    gain = min(gain, 1.0)  # fitted tables of wide spread would make cells diverge
             value = np.float64(g_present[i, j])
             accepted = False
             for k in range(pulses.n_max + 1):
                 error = target - value
-                if abs(error) <= pulses.window:
+                if error <= below and -error <= above:
                     accepted = True
                     break
                 if k == pulses.n_max:

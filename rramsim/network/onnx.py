@@ -75,7 +75,8 @@ def from_onnx(
 
         model = onnx.inliner.inline_local_functions(model)
     try:
-        network = _Reader(onnx, model, str(path), input_shape).network()
+        with np.errstate(all="ignore"):  # damaged numbers are refused when nodes are checked
+            network = _Reader(onnx, model, str(path), input_shape).network()
     except InputError as error:
         text = str(error)
         raise InputError(text if text.startswith(str(path)) else f"{path}: {text}") from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from rramsim.network.onnx import from_onnx, onnx_package
 
 __all__ = ["from_torch"]
 
+EXPORTERS = ("tracing", "dynamo")  # in the order in which they are tried
 RTOL = 1e-3  # of the largest output: how far the network may be from the module
 
 
@@ -39,10 +41,17 @@ def from_torch(module: Any, example: Any, *, fold_batch_norm: bool = False) -> N
         If torch cannot write the module, or the file holds unsupported operators.
     """
     onnx_package()
+    if isinstance(module, Mapping):
+        raise InputError(
+            "from_torch takes a module, got a mapping (a state_dict?), which holds weights but no graph: "
+            "build the module, load_state_dict into it, and pass the module"
+        )
     try:
         import torch
     except ImportError:
         raise InputError("converting a torch module needs torch: pip install 'rramsim[train]'") from None
+    if not callable(module) or not hasattr(module, "modules"):
+        raise InputError(f"from_torch takes a torch.nn.Module, got {type(module).__name__}")
     modes = {part: part.training for part in module.modules()}
     example = torch.as_tensor(example)
     example = torch.cat([example, example[:1]])  # exporters take a batch of one for a constant
@@ -63,7 +72,8 @@ def from_torch(module: Any, example: Any, *, fold_batch_norm: bool = False) -> N
     finally:
         for part, mode in modes.items():
             part.training = mode
-    raise InputError(f"{type(module).__name__}: {problems[0]}")
+    reasons = "; ".join(f"{name} exporter: {text}" for name, text in zip(EXPORTERS, problems, strict=True))
+    raise InputError(f"{type(module).__name__}: {problems[0] if len(set(problems)) == 1 else reasons}")
 
 
 def _through_file(export: Any, module: Any, example: Any, fold_batch_norm: bool) -> Network:

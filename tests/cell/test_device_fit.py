@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rramsim.cell import CellArray, CellsConfig, DisturbConfig, load_preset
-from rramsim.cell.fit import fit
+from rramsim.cell.fit import ReadingConfig, fit
 from rramsim.checks import InputError
 
 N_CELLS = 400
@@ -192,19 +192,23 @@ class TestPresetFile:
 
 
 class TestErrors:
-    GOOD = "level,g_measured\n" + "\n".join(f"{k % 2},{(k % 2 + 1) * 1e-5 + k * 1e-7}" for k in range(8))
+    GOOD = "level,g_measured\n" + "\n".join(f"{k % 2},{(k % 2 + 1) * 1e-5 + k * 1e-7}" for k in range(12))
 
     @pytest.mark.parametrize(
         ("old", "new", "message"),
         [
-            ("g_measured", "g_mesured", "unknown column 'g_mesured'; did you mean 'g_measured'"),
-            ("level,", "cell,", "needs the columns g_measured and level or g_target"),
+            ("g_measured", "q_mesured", "no column of conductance.* was recognised in level, q_mesured"),
+            ("level,", "cell,", "neither level nor target is known"),
             ("\n1,2.01e-05", "\n1,2.01e-05,3", r"line 3: 2 entries wanted, got 3"),
-            ("\n1,2.01e-05", "\n1,high", r"line 3: g_measured must be a number, got 'high'"),
-            ("\n1,2.01e-05", "\n1,", "g_measured must be finite"),
-            ("\n1,2.01e-05", "\n1,20.1", "must be siemens, were resistances given"),
-            ("\n1,2.01e-05", "\n,2.01e-05", "level must be given in every row"),
-            ("\n1,2.01e-05", "\n2,2.01e-05", "every level needs at least 3 programmed values"),
+            (
+                "\n1,2.01e-05",
+                "\n1,high",
+                r"8.3 % of the values cannot be used.* or open: line 3",
+            ),
+            ("\n1,2.01e-05", "\n1,", r"not a number or open: line 3"),
+            ("\n1,2.01e-05", "\n1,-2e-5", r"1 values negative or zero: line 3"),
+            ("\n1,2.01e-05", "\n1,20.1", "reach 20.1 S, beyond what cells have"),
+            ("\n1,2.01e-05", "\n,2.01e-05", "1 values without level: line 3"),
         ],
     )
     def test_messages(self, tmp_path, old, new, message):
@@ -213,10 +217,24 @@ class TestErrors:
         with pytest.raises(InputError, match=message):
             fit(path)
 
+    def test_a_few_bad_rows_are_left_out_and_listed(self, tmp_path):
+        path = tmp_path / "m.csv"
+        path.write_text(self.GOOD.replace("\n1,2.01e-05", "\n1,-2e-5"))
+        result = fit(path, ReadingConfig(max_bad=0.1))
+        assert result.counts.tolist() == [6, 5]
+        assert "left out: 1 values negative or zero: line 3" in result.summary()
+
+    def test_a_level_of_few_cells_is_dropped_with_a_note(self, tmp_path):
+        path = tmp_path / "m.csv"
+        path.write_text(self.GOOD + "\n7,9e-5")
+        result = fit(path)
+        assert result.counts.tolist() == [6, 6]
+        assert "fewer than 5 programmed values are left out: 2 (1)" in result.summary()
+
     def test_comments_and_blank_lines(self, tmp_path):
         path = tmp_path / "m.csv"
         path.write_text("# bench 3\n\n" + self.GOOD + "\n")
-        assert fit(path).counts.tolist() == [4, 4]
+        assert fit(path).counts.tolist() == [6, 6]
 
     def test_missing_file(self, tmp_path):
         with pytest.raises(InputError, match="cannot be read"):

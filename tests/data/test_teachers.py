@@ -10,7 +10,14 @@ from rramsim.datasets.embedded import load_dataset
 from rramsim.datasets.teachers import load_teacher, teacher_names
 
 # weights in mapped layers and the least test accuracy with which a teacher may ship
-TEACHERS = {"cnn_digits": (1_864, 0.98), "lenet5_fashion": (61_470, 0.91), "resnet8_fashion": (77_072, 0.923)}
+TEACHERS = {
+    "cnn_digits": (1_864, 0.98),
+    "depthwise_fashion": (15_488, 0.90),
+    "lenet5_fashion": (61_470, 0.91),
+    "lstm_fashion": (48_576, 0.87),
+    "mixer_fashion": (54_000, 0.90),
+    "resnet8_fashion": (77_072, 0.923),
+}
 
 
 def test_names():
@@ -23,7 +30,7 @@ def test_names():
 def test_weights_and_metadata(name):
     network = load_teacher(name)
     n_weights, least = TEACHERS[name]
-    assert sum(network.node(layer).parameters["weight"].size for layer in network.mapped) == n_weights
+    assert network.n_weights == n_weights
     dataset = load_dataset(network.metadata["dataset"])
     assert (network.metadata["mean"], network.metadata["std"]) == (dataset.mean, dataset.std)
     assert tuple(network.input_shape) == dataset.image_shape

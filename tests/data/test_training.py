@@ -59,7 +59,17 @@ def test_interrupted_training_ends_as_if_never_stopped(short, tmp_path, monkeypa
         np.testing.assert_array_equal(weights_of(resumed)[name], array, err_msg=name)
 
 
-@pytest.mark.parametrize("name", ["cnn_digits", "lenet5_fashion", "resnet8_fashion"])
+NAMES = (
+    "cnn_digits",
+    "lenet5_fashion",
+    "resnet8_fashion",
+    "depthwise_fashion",
+    "vit_fashion",
+    "mixer_fashion",
+)
+
+
+@pytest.mark.parametrize("name", [*NAMES, "mixer_fashion", "lstm_fashion"])
 def test_export_agrees_with_torch_and_survives_storage(script, tmp_path, name):
     dataset = load_dataset("digits" if name == "cnn_digits" else "fashion_mnist")
     few = dataclasses.replace(dataset, splits={"test": dataset["test"].take(50)})

@@ -253,3 +253,19 @@ def test_first_of_several_outputs_and_unsupported_operators_of_a_module():
     module = nn.Sequential(nn.Conv2d(3, 2, 3), nn.ConvTranspose2d(2, 2, 2))
     with pytest.raises(InputError, match=r"^Sequential: unsupported operators: ConvTranspose \("):
         Network.from_torch(module, x)
+
+
+def test_a_state_dict_is_refused_with_what_is_missing():
+    with pytest.raises(InputError, match="weights but no graph"):
+        Network.from_torch(nn.Linear(3, 2).state_dict(), torch.zeros(2, 3))
+    with pytest.raises(InputError, match=r"torch\.nn\.Module, got int"):
+        Network.from_torch(3, torch.zeros(2, 3))
+
+
+def test_both_exporters_tell_why_they_fail():
+    class Odd(nn.Module):
+        def forward(self, x):
+            return x.cpu().sort().values if float(x.sum()) > 1e9 else torch.special.bessel_j0(x)
+
+    with pytest.raises(InputError, match=r"tracing exporter: .*; dynamo exporter: "):
+        Network.from_torch(Odd(), torch.zeros(2, 3))
