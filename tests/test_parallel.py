@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -107,8 +108,9 @@ def test_workers_killed_at_random_moments_lose_and_double_nothing(n_kills: int) 
         while waiting:
             alive = workers.process_ids
             if n_killed < n_kills and alive:
-                os.kill(alive[n_killed % len(alive)], signal.SIGKILL)
-                n_killed += 1
+                with contextlib.suppress(ProcessLookupError):  # gone already
+                    os.kill(alive[n_killed % len(alive)], signal.SIGKILL)
+                    n_killed += 1
             time.sleep(0.01 * (n_killed % 7))
             for n, future in list(waiting.items()):
                 if future.done():

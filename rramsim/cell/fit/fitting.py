@@ -103,6 +103,7 @@ def fit(
         shares = fit_shares(residuals, columns["cell"][fresh], level[fresh])
     if shares is None:
         notes.append("Device-to-device and cycle-to-cycle parts are not told apart: no cell was rewritten.")
+    repeats = _repeats(columns["cell"][fresh], level[fresh]) if "cell" in columns else (1.0,) * len(means)
     drift, disturb = _changes(rows, means, notes)
     noise = fit_noise(
         columns["g"][rows.reads == 0], rows.key[rows.reads == 0],
@@ -119,7 +120,7 @@ def fit(
     read = (*rows.data.notes, *(f"left out: {text}" for text in rows.data.bad))
     return DeviceFit(
         rows.data.source, rows.targets, means, sigmas, counts, laws, law, sigma, shares, drift, disturb,
-        noise, pulses, faults, residuals, values, ks, read, tuple(notes),
+        noise, pulses, faults, residuals, values, repeats, ks, read, tuple(notes),
     )  # fmt: skip
 
 
@@ -300,6 +301,15 @@ def _choose_law(
             "preset carries the measured quantiles of each level."
         )
     return law, sigma, ks
+
+
+def _repeats(cell: Ints, level: Ints) -> tuple[float, ...]:
+    """Mean over a level's writes of how many of them are of the same cell."""
+    found = []
+    for k in range(int(level.max()) + 1):
+        n = np.unique(cell[level == k], return_counts=True)[1]
+        found.append(float((n**2).sum() / n.sum()))
+    return tuple(found)
 
 
 def _changes(rows: _Rows, means: Floats, notes: list[str]) -> tuple[Any, Any]:

@@ -45,6 +45,7 @@ class DeviceFit:
     faults: FaultFit
     residuals: NDArray[np.float64]  # standardised, of the likelier law
     values: tuple[NDArray[np.float64], ...] = field(repr=False)  # programmed conductances [S] per level
+    repeats: tuple[float, ...] = ()  # writes of a level that share the cell of one of them, on average
     simulated_ks: tuple[float, ...] = ()  # two-sample distance of the fitted preset's cells, per level
     reading: tuple[str, ...] = ()  # how the file was read
     notes: tuple[str, ...] = ()
@@ -96,13 +97,18 @@ class DeviceFit:
         from scipy.stats import beta, chi2, t as t_law
 
         found: dict[str, tuple[float, float, float]] = {}
-        for k, (g, s, n) in enumerate(zip(self.means, self.sigmas, self.counts, strict=True)):
+        # writes of one cell go together: fewer independent values (Kish's design effect)
+        share_of_cell = self.fixed_fraction or 0.0
+        repeats = np.array(self.repeats or (1.0,) * len(self.means))
+        counts = np.maximum(self.counts / (1.0 + share_of_cell * (repeats - 1.0)), 2.0)
+        for k, (g, s, n) in enumerate(zip(self.means, self.sigmas, counts, strict=True)):
             half = t_law.ppf(0.975, n - 1) * s / np.sqrt(n)
             found[f"mean {k}"] = (float(g), float(g - half), float(g + half))
         spread = "sigma_ln" if self.laws[0].law == "lognormal" else "sigma"
         for k, row in enumerate(self.values):
             x = np.log(row) if spread == "sigma_ln" else row
-            s, n = float(x.std(ddof=1)), len(x)
+            s = float(x.std(ddof=1))
+            n = max(len(x) / (1.0 + share_of_cell**2 * (repeats[k] - 1.0)), 2.0)
             low, high = (s * np.sqrt((n - 1) / chi2.ppf(q, n - 1)) for q in (0.975, 0.025))
             found[f"{spread} {k}"] = (s, float(low), float(high))
         if self.shares is not None:
