@@ -3,6 +3,8 @@
 A trial is one chip under one condition (an experiment); its identity is the digest of the condition's
 settings, the seed among them, and the chip's id.  Workers are spawned with one thread each, also when there
 is only one, so the bits do not depend on how many there are.
+
+Long because planning, the engine's loop and the description of an archive's conditions form one run.
 """
 
 from __future__ import annotations

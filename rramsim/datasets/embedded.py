@@ -6,6 +6,8 @@ read from a directory, and any `.npz` or HDF5 file with `images` and `labels` by
 its path. Pixels stay in the type in which they were stored; `Split.images` gives
 them as the networks take them, (pixel / pixel_max - mean) / std. Images from files are only scaled to 0..1 if
 they are integers, and stay as they are if they are floats, unless the file or the caller says otherwise.
+
+Long because the type, its checks and normalisation, and every named data set share private helpers.
 """
 
 from __future__ import annotations
