@@ -75,9 +75,9 @@ class TemperatureConfig:
     """Temperature of cells and wires at reads; the table [temperature].
 
     A conductance changes by its coefficient per kelvin away from `reference`, at which levels are
-    written; coefficients in between g_min and g_max follow ln G. Low resistance conducts like a metal,
-    high resistance is thermally activated (Walczyk et al. 2011, doi 10.1109/TED.2011.2160265, for the
-    signs; sizes assumed). The wires' coefficient is that of copper at 293 K.
+    written; coefficients in between g_min and g_max follow ln G. Signs and sizes are assumed: low resistance
+    conducts like a metal, high resistance is thermally activated. The wires' coefficient is that of copper
+    at 293 K.
     """
 
     read: float = setting(300.0, "K", "temperature at reads", "(0, 1000]", usual=(200.0, 500.0))

@@ -26,6 +26,7 @@ from rramsim.hdf5 import DAMAGE, check_size, open_plain
 
 Arrays = dict[str, tuple[NDArray[Any], NDArray[Any]]]
 
+UNREADABLE: tuple[type[Exception], ...] = (*DAMAGE, EOFError, SyntaxError, zipfile.BadZipFile, zlib.error)
 IDX_PREFIXES = {"train": "train", "test": "t10k"}
 SPLIT_NAMES = ("train", "calibration", "validation", "test")
 IDX_DTYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
@@ -80,7 +81,7 @@ def read_idx(path: Path) -> NDArray[Any]:
             raw = stream.read(wanted + 1)
     except InputError:
         raise
-    except (*DAMAGE, EOFError, zlib.error) as error:
+    except UNREADABLE as error:
         raise InputError(f"{path} cannot be read ({error}); fetch it again") from None
     if len(raw) != wanted:
         got = "more" if len(raw) > wanted else f"{len(raw):,}"
@@ -210,7 +211,7 @@ def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
                 return {name: file[name] for name in file.files}
     except InputError:
         raise
-    except (*DAMAGE, EOFError, SyntaxError, zipfile.BadZipFile, zlib.error) as error:
+    except UNREADABLE as error:
         raise InputError(
             f"{path} is no readable .npz of plain arrays ({str(error)[:200]}); save it with numpy.savez"
         ) from None
