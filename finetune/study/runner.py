@@ -3,8 +3,6 @@
 A trial is one chip under one condition (an experiment); its identity is the digest of the condition's
 settings, the seed among them, and the chip's id.  Workers are spawned with one thread each, also when there
 is only one, so the bits do not depend on how many there are.
-
-Long because planning, the engine's loop and the description of an archive's conditions form one run.
 """
 
 from __future__ import annotations
@@ -159,9 +157,8 @@ def run_study(
     for plan in plans:  # bad input shows here, before any process starts
         materials = store.get(plan.case.config)
         plan.fingerprint = materials.fingerprint
-        chip = materials.chip(plan.case.config.experiment.chip_ids[0])
         for strategy in plan.case.config.all_strategies:
-            parse_strategy(strategy).check_chip(chip)
+            parse_strategy(strategy).check_chip(materials.chip(plan.case.config.experiment.chip_ids[0]))
     with locked(out):
         previous = _previous(plans, out, fresh, allow_mixed)
         for plan in plans:
