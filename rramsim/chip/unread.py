@@ -63,14 +63,34 @@ def _has_wires(config: ChipConfig) -> bool:
     return config.wires is not None and not config.wires.ideal
 
 
+def _is_warm(config: ChipConfig) -> bool:
+    heat = config.temperature
+    return heat is not None and heat.read != heat.reference
+
+
 RULES: tuple[Rule, ...] = (
+    Rule(("mapping.reference",), lambda c: c.mapping.kind == "reference", "mapping.kind = 'reference'"),
+    Rule(
+        ("mapping.reference_level",),
+        lambda c: c.mapping.kind == "reference" and c.mapping.reference == "line",
+        "mapping.kind = 'reference' and mapping.reference = 'line'",
+    ),
+    Rule(
+        _table("temperature", "cell_low cell_high wire"), _is_warm,
+        "temperature.read apart from temperature.reference",
+    ),
+    Rule(
+        ("nonlinear_tolerance",), lambda c: _has_wires(c) and c.cells.iv_alpha > 0,
+        "wires, and cells.iv_alpha > 0",
+    ),
     Rule(("mapping.n_slices",), lambda c: c.mapping.kind == "sliced", "mapping.kind = 'sliced'"),
     Rule(
         ("cells.g_polynomial",), lambda c: bool(c.cells.sigma_polynomial),
         "cells.sigma_polynomial",
     ),
     Rule(
-        _table("cells.programming", "window gain scatter scatter_floor sigma_gain n_pulses_max"), _verifies,
+        _table("cells.programming", "window window_low window_high gain gain_levels scatter scatter_floor "
+            "sigma_gain sigma_gain_levels n_pulses_max final"), _verifies,
         "cells.programming.method = 'write_verify'",
     ),
     Rule(
@@ -184,6 +204,7 @@ def unread_settings(config: ChipConfig) -> list[str]:
         faults=FaultsConfig(preset=config.faults.preset),
         disturb=DisturbConfig(preset=config.disturb.preset),
         wires=None if config.wires is None else WiresConfig(),
+        temperature=None if config.temperature is None else type(config.temperature)(),
     )
     keys = [row.key for row in describe(ChipConfig) if row.type != "table"]
     messages = []

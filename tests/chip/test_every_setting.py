@@ -50,6 +50,20 @@ VALUES: dict[str, Any] = {
     "mapping.tile_cols": 6,
     "wires.r_access": 1e4,
     "wires.r_driver": 100.0,
+    "wires.r_sense": 100.0,
+    "mapping.reference_level": 7,
+    "cells.fixed_fraction_levels": [0.1] * 16,
+    "cells.cell_correlation": [[1.0 if i == j else 0.5 for j in range(16)] for i in range(16)],
+    "cells.programming.window_low": [0.0] * 16,
+    "cells.programming.window_high": [1e-3] * 16,
+    "cells.programming.gain_levels": [0.5] * 16,
+    "cells.programming.sigma_gain_levels": [0.3] * 16,
+    "cells.programming.pulse_table": {"probabilities": [0.4, 0.6], "pulses": [[3.0, 5.0]] * 16},
+    "cells.programming.final": "law",
+    "temperature.cell_low": 0.05,
+    "temperature.cell_high": 0.01,
+    "temperature.wire": 0.5,
+    "nonlinear_tolerance": 0.0,
     "cells.relaxation.shift_polynomial": [-1e-6],
     "cells.relaxation.sigma_polynomial": [1e-6],
     "cells.drift.law": "power",
@@ -77,13 +91,27 @@ DRIFT = {"law": "power", "mean_polynomial": [0.02, 1e-4], "sigma_polynomial": [0
 WEAR = {"n_endurance": 10.0, "window_loss": 0.2, "sigma_growth": 1.0, "cycles_before": 2}
 # what a setting needs to be read
 PARTNERS: dict[str, dict[str, Any]] = {
+    **{
+        f"mapping.{name}": {**BASE, "mapping": {"kind": "reference", "tile_rows": 16, "tile_cols": 8}}
+        for name in ("reference", "reference_level")
+    },
+    **{
+        f"temperature.{name}": {**BASE, "temperature": {"read": 360.0}}
+        for name in ("cell_low", "cell_high", "wire")
+    },
+    "nonlinear_tolerance": {
+        **BASE, "cells": {"sigma": 0.2, "iv_alpha": 3.0}, "wires": {"r_word": 50.0, "r_bit": 50.0},
+    },
     "mapping.n_slices": {**BASE, "mapping": {"kind": "sliced", "tile_cols": 16}},
     "cells.g_polynomial": {
         **BASE, "cells": {"law": "normal", "sigma_polynomial": [0.0, 1e-6], "g_polynomial": 1e-5},
     },
     **{
         f"cells.programming.{name}": {**BASE, "cells": {"sigma": 0.2, **VERIFY}}
-        for name in ("window", "gain", "scatter", "scatter_floor", "sigma_gain", "n_pulses_max", "t_verify")
+        for name in (
+            *("window", "window_low", "window_high", "gain", "gain_levels", "scatter", "scatter_floor"),
+            *("sigma_gain", "sigma_gain_levels", "n_pulses_max", "t_verify", "final"),
+        )
     },
     "cells.programming.pulses_per_write": BASE,
     **{
