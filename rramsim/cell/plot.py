@@ -176,7 +176,9 @@ def _draw_spreads(axis: Any, fit: DeviceFit, config: CellsConfig) -> None:
     g, fitted = fit.means, config.error_law().sigma_conductance
     if config.sigma_polynomial is not None and config.g_polynomial is not None:
         g = np.linspace(fit.means[0], fit.means[-1], 200)
-        fitted = np.polynomial.polynomial.polyval(g / config.g_polynomial, config.sigma_polynomial)
+        fitted = np.asarray(
+            np.polynomial.polynomial.polyval(g / config.g_polynomial, config.sigma_polynomial), np.float64
+        )
     axis.plot(g * MICRO, fitted * MICRO, "-", color=ORANGE, label=f"{fit.law} law")
     axis.set_xlabel("conductance (µS)")
     axis.set_ylabel("sigma (µS)")

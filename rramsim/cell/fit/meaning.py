@@ -238,7 +238,7 @@ def _guess_rest(
         if whole[j] and 1 < n_values[j] <= 128 and n_values[j] < 0.2 * len(x) and "lower" not in columns:
             _, index = np.unique(x[:, j], return_inverse=True)
             means = np.bincount(index, logs) / np.bincount(index)
-            explained = 1.0 - np.var(logs - means[index]) / max(np.var(logs), 1e-30)
+            explained = 1.0 - float(np.var(logs - means[index])) / max(float(np.var(logs)), 1e-30)
             if explained > best:
                 best, place = explained, j
     if place is not None:

@@ -194,6 +194,7 @@ def _read_one(path: Path, reading: ReadingConfig) -> Measurements:
     row, k = np.repeat(np.arange(n_rows), n_wide), np.tile(np.arange(n_wide), n_rows)
     values: Columns = {}
     for meaning, column in columns.items():
+        entries: NDArray[Any]
         if meaning == "cell":
             entries = np.unique(frame[column].astype(str).to_numpy(), return_inverse=True)[1]
         else:
