@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rramsim.blackbox.codes import adc_code_max, dac_codes
+from rramsim.blackbox.mapping import reference_level
 from rramsim.blackbox.protocol import ChipProtocol, Datasheet, LayerCosts, LayerInfo, Ledger, Reading
 from rramsim.checks import InputError
 
@@ -144,7 +145,10 @@ class _Exercise:
     def levels(self, cell: int | None, rows: slice = slice(None)) -> NDArray[np.int64]:
         """Everything at the level of weight 0, and one cell of every weight in `rows` at the top."""
         info = self.info
-        zero = self.sheet.n_levels // 2 if self.sheet.mapping == "reference" else 0
+        zero = 0
+        if self.sheet.mapping == "reference" and self.sheet.reference == "line":
+            zero = self.sheet.reference_level
+            zero = reference_level(self.sheet.n_levels) if zero is None else zero
         levels = np.full((info.n_rows, info.n_cols, info.cells_per_weight), zero, dtype=np.int64)
         if cell is not None:
             levels[rows, :, cell] = self.top
@@ -187,7 +191,8 @@ class _Exercise:
         chip.configure(name, input_range=(-self.sheet.v_read, self.sheet.v_read), output_range=2 * self.full)
         yield from self.counts("cell_writes", info.n_cells, lambda: chip.write(name, self.levels(None)))
         yield from self.counts("vectors", N_VECTORS, lambda: self.read(self.drive(every)))
-        if abs(rest := self.mean(self.drive(every))) > CLEAR / 2:
+        subtracts = self.sheet.mapping != "reference" or self.sheet.reference == "line"
+        if subtracts and abs(rest := self.mean(self.drive(every))) > CLEAR / 2:
             yield self.say(
                 f"weights of 0 must give codes near 0, got {rest:.2f} of full scale: the chip subtracts the "
                 "- cell of a pair, and the reference line, before it answers"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -16,7 +17,7 @@ from rramsim.blackbox.codes import dac_codes
 from rramsim.blackbox.protocol import Datasheet, LayerInfo, Ledger, Reading
 from rramsim.blackbox.windows import WindowCodes
 from rramsim.cell import CellArray
-from rramsim.checks import InputError, nearest_name
+from rramsim.checks import InputError, NoEffectWarning, nearest_name
 from rramsim.chip.config import ChipConfig
 from rramsim.chip.export import cell_table, write_cells
 from rramsim.chip.layer import ChipLayer
@@ -89,7 +90,7 @@ class SimulatedChip:
                 seed=self.seed,
                 chip=self.chip,
                 position=position,
-            )  # fmt: skip
+            )
             for position, (name, layout) in enumerate(layouts.items())
         }
         self._infos = {name: layer.info for name, layer in self._layers.items()}
@@ -235,6 +236,13 @@ class SimulatedChip:
         """Let time pass [s]: cells relax and drift."""
         if not seconds >= 0:
             raise InputError(f"seconds must be >= 0, got {seconds}")
+        if seconds > 0 and not self.config.cells.changes_with_time:
+            warnings.warn(
+                f"wait({seconds:g}) changes nothing: these cells have no law of time (cells.drift, "
+                "cells.relaxation, cells.read_noise.log_coefficient, slow cells.telegraph)",
+                NoEffectWarning,
+                stacklevel=2,
+            )
         self._pass_time(float(seconds))
 
     @property
