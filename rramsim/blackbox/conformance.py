@@ -147,8 +147,8 @@ class _Exercise:
         info = self.info
         zero = 0
         if self.sheet.mapping == "reference" and self.sheet.reference == "line":
-            zero = self.sheet.reference_level
-            zero = reference_level(self.sheet.n_levels) if zero is None else zero
+            own = self.sheet.reference_level
+            zero = reference_level(self.sheet.n_levels) if own is None else own
         levels = np.full((info.n_rows, info.n_cols, info.cells_per_weight), zero, dtype=np.int64)
         if cell is not None:
             levels[rows, :, cell] = self.top
