@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # for editors and type checkers; at run time a name is loaded at its first use
+    from rramsim.blackbox.conformance import check_chip as check_chip
     from rramsim.blackbox.gate import (
         Gate as Gate,
         TierError as TierError,
@@ -20,6 +21,10 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time a name is loaded
         Ledger as Ledger,
         Reading as Reading,
         Tier as Tier,
+    )
+    from rramsim.blackbox.recording import (
+        RecordingChip as RecordingChip,
+        ReplayChip as ReplayChip,
     )
     from rramsim.blackbox.remote import (
         ChipListener as ChipListener,
@@ -95,11 +100,13 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time a name is loaded
         Node as Node,
     )
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOME = {
     "rramsim.blackbox.gate": ["Gate", "TierError"],
     "rramsim.blackbox.protocol": ["ChipProtocol", "Datasheet", "LayerInfo", "Ledger", "Reading", "Tier"],
+    "rramsim.blackbox.conformance": ["check_chip"],
+    "rramsim.blackbox.recording": ["RecordingChip", "ReplayChip"],
     "rramsim.blackbox.remote": ["ChipListener", "RemoteChip", "serve_chip"],
     "rramsim.blackbox.wire": ["ChipConnectionError", "ChipTimeoutError", "WireLimits"],
     "rramsim.cell": [

@@ -332,13 +332,22 @@ def parse(cls: type[T], table: dict[str, Any], where: str = "") -> T:
 
     _reject_unknown(cls, table, where)
     try:
-        return pydantic.TypeAdapter(cls).validate_python(table)
+        adapter: Any = _adapter(cls)  # type: ignore[arg-type]
+        return adapter.validate_python(table)
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         key = ".".join([where, *(str(part) for part in first["loc"])]).strip(".")
         message = first["msg"].removeprefix("Value error, ")
         got = "" if first["type"] == "value_error" else f", got {first['input']!r}"
         raise InputError(f"{key or cls.__name__}: {message}{got}") from None
+
+
+@functools.cache
+def _adapter(cls: Any) -> Any:
+    """Building one costs far more than a check with it."""
+    import pydantic
+
+    return pydantic.TypeAdapter(cls)
 
 
 def _reject_unknown(cls: Any, table: dict[str, Any], where: str) -> None:
@@ -364,7 +373,9 @@ def read_toml(path: str | Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except RecursionError:
+        raise InputError(f"{path}: not usable TOML (tables or lists are nested too deeply)") from None
+    except ValueError as error:  # TOMLDecodeError, UnicodeDecodeError, or numbers beyond Python's limits
         raise InputError(f"{path}: not valid TOML ({error})") from None
 
 

@@ -121,6 +121,7 @@ def test_foreign_packages_stay_in_their_places() -> None:
     h5py_users = {
         "rramsim.hdf5",
         "rramsim.chip.export",
+        "rramsim.blackbox.recording",
         "finetune.study.archive",
         "finetune.study.storage",
         "rramsim.network.storage",

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune.study.archive import Archive, split_stage
+from finetune.study.results import Archive, plain_stage, split_stage
 from finetune.study.statistics import (
     ChipSummary,
     Comparison,
@@ -80,7 +80,7 @@ def stage_summaries(archive: Archive) -> list[StageSummary]:
     _need_trials(archive)
     teacher = _teacher_right(archive)
     rivals = {
-        stage: "" if stage.startswith("mapped") else best_rival(archive, stage) for stage in archive.stages
+        stage: "" if stage == plain_stage(stage) else best_rival(archive, stage) for stage in archive.stages
     }
     tests = [
         signed_rank_p(_whole(archive, stage) - _whole(archive, rival)) if rival else math.nan
@@ -88,10 +88,9 @@ def stage_summaries(archive: Archive) -> list[StageSummary]:
     ]
     rows = []
     for (stage, rival), p_value in zip(rivals.items(), holm(tests).tolist(), strict=True):
-        method, age = split_stage(stage)
-        plain = f"mapped + {age}" if age else "mapped"
+        plain = plain_stage(stage)
         gain = recovered = None
-        if method != "mapped":
+        if stage != plain:
             gain = _in_points(compare_images(_right(archive, stage), _right(archive, plain)))
             recovered = archive.recovered(stage)
         rows.append(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,7 +37,10 @@ class _Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            with warnings.catch_warnings():
+                warnings.simplefilter("always", UserWarning)
+                warnings.showwarning = _show_warning  # type: ignore[assignment]
+                return super().invoke(ctx)
         except InputError as error:
             click.echo(f"error: {' '.join(str(error).split())}", err=True)
             ctx.exit(2)
@@ -48,6 +52,10 @@ class _Commands(click.Group):
             watchdog.daemon = True
             watchdog.start()
             ctx.exit(130)
+
+
+def _show_warning(message: Warning | str, *_: Any) -> None:
+    click.echo(f"warning: {' '.join(str(message).split())}", err=True)
 
 
 def _version() -> str:
@@ -75,7 +83,7 @@ def run(
     **options: Any,
 ) -> None:  # fmt: skip
     """Run an experiment from a TOML file (without one: the reference conditions), or continue it."""
-    from finetune.study.config import default_experiment, load_experiment
+    from finetune.study.config import default_experiment, load_experiment, unread_of_experiment
     from finetune.study.progress import progress, stoppable
     from finetune.study.runner import run_experiment
     from finetune.study.sweep import Case
@@ -88,6 +96,8 @@ def run(
         print_plan(settings, n_workers)
         return
     out = default_out(settings.experiment.name, shard) if out is None else out
+    for text in unread_of_experiment(settings):
+        click.echo(f"note: {text}", err=True)
     case = Case("", settings, {})
     with stoppable(), progress([case], quiet=options["quiet"], verbose=options["verbose"]) as (hear, done):
         archive = run_experiment(

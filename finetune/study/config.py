@@ -10,7 +10,8 @@ from typing import Any
 from finetune.meter import Budget
 from rramsim.checks import InputError, nearest_name
 from rramsim.chip.config import ChipConfig
-from rramsim.config import check_settings, digest, parse, read_toml, setting, to_toml
+from rramsim.chip.unread import unread_settings
+from rramsim.config import check_settings, digest, parse, read_toml, setting, tables_of, to_toml
 
 __all__ = [
     "FIRST_CHIP",
@@ -20,8 +21,10 @@ __all__ = [
     "TuningTable",
     "default_experiment",
     "load_experiment",
+    "unread_of_experiment",
 ]
 
+MOST_CHIPS = 1_000_000
 FIRST_CHIP = 100  # chips 0-9 choose hyper-parameters, these report
 
 
@@ -50,19 +53,36 @@ class ExperimentTable:
         0, "1", "test images at checkpoints within a tuning; 0: no checkpoints", "[0, inf)"
     )
 
+    mean: float | tuple[float, ...] | None = setting(
+        None, "1", "subtracted from scaled pixels, one number or one per channel", "(-inf, inf)",
+        default_text="the data set's own",
+    )  # fmt: skip
+    std: float | tuple[float, ...] | None = setting(
+        None, "1", "pixels are divided by it thereafter, one number or one per channel", "(0, inf)",
+        default_text="the data set's own",
+    )  # fmt: skip
+
     def __post_init__(self) -> None:
         check_settings(self)
         if (
             not self.name
-            or any(letter in self.name for letter in '/\\:*?"<>|\0')
+            or len(self.name) > 100
+            or any(letter in self.name for letter in '/\\:*?"<>|')
+            or not self.name.isprintable()
             or self.name.startswith(".")
         ):
             raise InputError(f"name must be usable as a file name, got {self.name!r}")
+        if isinstance(self.chips, int) and self.chips > MOST_CHIPS:
+            raise InputError(f"chips must be at most {MOST_CHIPS:,}, got {self.chips}")
         ids = self.chip_ids
         if not ids:
             raise InputError("chips must be at least 1 or a list of chip ids, got none")
         if len(set(ids)) < len(ids) or min(ids) < 0:
             raise InputError(f"chips must be different ids >= 0, got {list(ids)}")
+        if max(ids) >= 2**32 or self.seed >= 2**63:
+            raise InputError(
+                f"chip ids must be below 2^32 and the seed below 2^63, got {max(ids)} and {self.seed}"
+            )
 
     @property
     def chip_ids(self) -> tuple[int, ...]:
@@ -94,19 +114,56 @@ class TuningTable:
 
 @dataclass(frozen=True, kw_only=True)
 class LifetimeTable:
-    """The table [lifetime]: evaluate again after so many reads of every layer, at once by `age`.
+    """The table [lifetime]: evaluate again when the chip has been read, or has lain, for so long.
 
-    The reads repeat the vectors of the calibration images; each count is since the tuning.
+    Reads and seconds count from the end of the tuning, each on a copy of the tuned chip of its own. Reads
+    repeat the vectors of the calibration images and act at once (`SimulatedChip.age`). With `maintenance` the
+    same ages are met once more by a copy that is maintained at each of them.
     """
 
     reads: tuple[float, ...] = setting(
         (), "1", "reads of every layer after which accuracy is evaluated again", "[0, inf)"
     )
+    seconds: tuple[float, ...] = setting(
+        (), "s", "retention times after which accuracy is evaluated again", "[0, inf)"
+    )
+    maintenance: str | None = setting(
+        None, "", "strategy applied at every age, such as lsq.affine", default_text="none"
+    )
 
     def __post_init__(self) -> None:
+        from finetune.strategies.composition import parse_strategy
+
         check_settings(self)
-        if any(not n > 0 for n in self.reads) or list(self.reads) != sorted(set(self.reads)):
-            raise InputError(f"reads must be positive and ascend, got {list(self.reads)}")
+        for name in ("reads", "seconds"):
+            ages = getattr(self, name)
+            if any(not n > 0 for n in ages) or list(ages) != sorted(set(ages)):
+                raise InputError(f"{name} must be positive and ascend, got {list(ages)}")
+            if len({f"{n:g}" for n in ages}) < len(ages):
+                raise InputError(f"{name} must differ in their first six digits, got {list(ages)}")
+        if self.maintenance is not None:
+            parse_strategy(self.maintenance)
+            if not (self.reads or self.seconds):
+                raise InputError("lifetime.maintenance needs ages: set lifetime.reads or lifetime.seconds")
+
+    @property
+    def series(self) -> tuple[tuple[str, tuple[float, ...], bool], ...]:
+        """(unit, ages, whether maintained) of every copy of the tuned chip that grows old."""
+        kinds = (("reads", self.reads), ("s", self.seconds))
+        visits = (False, True) if self.maintenance is not None else (False,)
+        return tuple((unit, ages, visit) for visit in visits for unit, ages in kinds if ages)
+
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """What follows a method's name in the name of each of its stages."""
+        return (
+            "",
+            *(
+                f" + {age:g} {unit}" + " maintained" * visit
+                for unit, ages, visit in self.series
+                for age in ages
+            ),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,12 +181,17 @@ class ExperimentConfig(ChipConfig, _Head):
     """
 
     tuning: TuningTable = setting(TuningTable, "", "strategies and their budget")
-    lifetime: LifetimeTable = setting(LifetimeTable, "", "evaluations after many reads")
+    lifetime: LifetimeTable = setting(LifetimeTable, "", "evaluations after reads or time")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.lifetime.reads and not self.disturb.enabled:
             raise InputError("lifetime.reads needs a read-disturb law: set disturb.law, such as 'power'")
+        if self.lifetime.seconds and not self.cells.changes_with_time:
+            raise InputError(
+                "lifetime.seconds needs cells that change with time: set cells.drift.law, cells.relaxation, "
+                "cells.read_noise.log_coefficient, or cells.telegraph.fraction and lifetime"
+            )
 
     def chip_config(self) -> ChipConfig:
         """The kind of chip."""
@@ -143,10 +205,15 @@ class ExperimentConfig(ChipConfig, _Head):
         return ("mapped", *self.tuning.strategies)
 
     @property
+    def all_strategies(self) -> tuple[str, ...]:
+        """Strategies of the tuning, and the one that maintains aged chips."""
+        maintenance = self.lifetime.maintenance
+        return (*self.tuning.strategies, *(() if maintenance is None else (maintenance,)))
+
+    @property
     def stages(self) -> tuple[str, ...]:
         """What is evaluated: every method, each followed by its ages."""
-        ages = ("", *(f" + {n:g} reads" for n in self.lifetime.reads))
-        return tuple(method + age for method in self.methods for age in ages)
+        return tuple(method + suffix for method in self.methods for suffix in self.lifetime.suffixes)
 
     @property
     def digest(self) -> str:
@@ -168,6 +235,17 @@ class ExperimentConfig(ChipConfig, _Head):
         return dataclasses.replace(self, experiment=dataclasses.replace(self.experiment, **given))
 
 
+def unread_of_experiment(config: ExperimentConfig) -> list[str]:
+    """A message for each setting that changes nothing in this experiment; see `unread_settings`."""
+    messages = unread_settings(config)
+    if config.cells.changes_with_time and not config.lifetime.seconds:
+        messages.append(
+            "cells change with time, but chips are evaluated right after tuning: set lifetime.seconds to see "
+            "what retention costs"
+        )
+    return messages
+
+
 def load_experiment(path: str | Path) -> ExperimentConfig:
     """Read a TOML file; the file's stem is the name where [experiment] gives none."""
     path = Path(path)
@@ -179,9 +257,10 @@ def load_experiment(path: str | Path) -> ExperimentConfig:
 
 def experiment_from(table: dict[str, Any], path: Path) -> ExperimentConfig:
     """Check a parsed TOML file; messages begin with its path."""
-    known = {entry.name: not entry.metadata["span"] for entry in dataclasses.fields(ExperimentConfig)}
+    known = [entry.name for entry in dataclasses.fields(ExperimentConfig)]
+    tables = dict(tables_of(ExperimentConfig))
     for key, value in table.items():
-        if known.get(key) and not isinstance(value, dict):
+        if key in tables and not isinstance(value, dict):
             raise InputError(f"{path}: {key} must be a table [{key}], got {value!r}")
         if key not in known:
             raise InputError(f"{path}: unknown table or key {key!r}; {nearest_name(key, known)}")
@@ -190,6 +269,9 @@ def experiment_from(table: dict[str, Any], path: Path) -> ExperimentConfig:
         return parse(ExperimentConfig, {**table, "experiment": head})
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
+    except (ValueError, TypeError, ArithmeticError, MemoryError, RecursionError) as error:
+        # values that no check foresees, such as counts beyond 64 bits: one line all the same
+        raise InputError(f"{path}: settings cannot be used ({type(error).__name__}: {error})") from None
 
 
 def default_experiment() -> ExperimentConfig:

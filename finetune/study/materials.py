@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,7 +20,7 @@ from rramsim.host.layer import layer_shapes
 from rramsim.network import Network
 from rramsim.streams import Cause, stream
 
-__all__ = ["HISTOGRAM_BINS", "Materials", "Store", "load_network", "materials_key"]
+__all__ = ["HISTOGRAM_BINS", "Materials", "Store", "TeacherWarning", "load_network", "materials_key"]
 
 HISTOGRAM_BINS = 200
 
@@ -39,6 +40,10 @@ def load_network(name: str, input_shape: Sequence[int] | None = None) -> Network
         return Network.load(name, input_shape=input_shape)
 
 
+class TeacherWarning(UserWarning):
+    """The digital network is much worse on the test images than it should be."""
+
+
 @dataclass(frozen=True)
 class Materials:
     """What every trial of an experiment shares."""
@@ -46,6 +51,7 @@ class Materials:
     config: ExperimentConfig
     network: Network
     dataset_name: str
+    normalisation: str  # what is done to stored pixels, in words
     class_names: tuple[str, ...]
     calibration: NDArray[np.float32]
     calibration_index: NDArray[np.int64]
@@ -55,7 +61,10 @@ class Materials:
     def load(cls, config: ExperimentConfig) -> Materials:
         """Read data set and network, and check that they and the chip fit each other."""
         table = config.experiment
-        dataset = load_dataset(table.dataset)
+        for name, value in (("dataset", table.dataset), ("network", table.network)):
+            if not value.isprintable():
+                raise InputError(f"experiment.{name} must be printable text, got {value!r}")
+        dataset = load_dataset(table.dataset).normalised(table.mean, table.std)
         network = load_network(table.network, dataset.image_shape)
         if table.digital:
             network = network.with_digital(table.digital)
@@ -78,11 +87,57 @@ class Materials:
                 raise InputError(f"experiment.n_test must be <= {len(test)}, got {table.n_test}")
             test = test.take(table.n_test)
         names = dataset.class_names or tuple(str(n) for n in range(dataset.n_classes))
-        return cls(config, network, dataset.name, names, source.take(index).images, index, test)
+        return cls(
+            config,
+            network,
+            dataset.name,
+            dataset.normalisation(),
+            names,
+            source.take(index).images,
+            index,
+            test,
+        )
 
     def of(self, config: ExperimentConfig) -> Materials:
         """The same network and images for an experiment with the same `materials_key`."""
         return replace(self, config=config)
+
+    def warn_of_teacher(self, outputs: NDArray[np.float32]) -> None:
+        """Warn where the digital network does not do on these images what its training promised.
+
+        Parameters
+        ----------
+        outputs : ndarray, shape (n_images, n_classes)
+            Of the digital network on the test images.
+
+        Warns
+        -----
+        TeacherWarning
+            Accuracy no better than chance by three standard errors, or below what the network's metadata
+            say by more than two points and four standard errors.
+        """
+        n, n_classes = outputs.shape
+        accuracy = float((outputs.argmax(axis=1) == self.test.labels).mean())
+        how = f"images were given as {self.normalisation}"
+        hint = "set experiment.mean and experiment.std if it was trained on others"
+        promised = self.network.metadata.get("test_accuracy")
+        chance = 1.0 / n_classes
+        if accuracy < chance + 3 * np.sqrt(chance * (1 - chance) / n):
+            warnings.warn(
+                f"the digital network is right for {accuracy:.1%} of {n:,} test images, which is no better "
+                f"than chance ({chance:.1%}); {how}; {hint}",
+                TeacherWarning,
+                stacklevel=2,
+            )
+        elif isinstance(promised, float | int) and accuracy < promised - max(
+            0.02, 4 * np.sqrt(max(promised * (1 - promised), 0.0) / n)
+        ):
+            warnings.warn(
+                f"the digital network is right for {accuracy:.2%} of {n:,} test images, but its own metadata "
+                f"say {promised:.2%}; {how}; {hint}",
+                TeacherWarning,
+                stacklevel=2,
+            )
 
     def chip(self, chip_id: int) -> SimulatedChip:
         """The individual, as it arrives: reset."""
@@ -118,7 +173,8 @@ class Materials:
 def materials_key(config: ExperimentConfig) -> tuple[Any, ...]:
     """What network and images of an experiment depend on."""
     table = config.experiment
-    return (table.dataset, table.network, table.seed, table.n_calibration, table.n_test)
+    data = (table.dataset, table.mean, table.std, table.n_calibration, table.n_test)
+    return (*data, table.network, table.digital, table.seed)
 
 
 class Store:

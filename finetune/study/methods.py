@@ -112,7 +112,7 @@ def plan_methods(config: ExperimentConfig) -> list[dict[str, Any]]:
             budget=config.tuning.budget,
         )
         plan = tuner.plan()
-        n_images = len(materials.test) * (1 + len(config.lifetime.reads))
+        n_images = len(materials.test) * len(config.lifetime.suffixes)
         vectors = sum(positions(tuner.bench, node) for node in materials.network.mapped) * n_images
         rows.append(
             {

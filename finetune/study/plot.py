@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from finetune.study.statistics import LEAST_FOR_INTERVAL
 from rramsim.checks import InputError, nearest_name
 
 __all__ = ["FIGURES", "accuracy_figure", "confusion_figure", "draw_figures", "layers_figure", "levels_figure",
-           "methods_figure", "recovery_figure"]  # fmt: skip
+           "lifetime_figure", "methods_figure", "recovery_figure"]  # fmt: skip
 
 # Okabe and Ito's colours, which colour-blind readers can distinguish
 COLORS = ("#777777", "#E69F00", "#0072B2", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000")
@@ -334,6 +335,58 @@ def _median_path(archive: Archive, stage: int) -> tuple[list[str], NDArray[np.fl
     return labels, np.median(accuracy, axis=0) * PERCENT
 
 
+def lifetime_figure(archive: Archive, path: str | Path | None = None) -> Any:
+    """Accuracy of every method against reads and against retention time, with and without maintenance.
+
+    Thin lines are single chips, thick ones their mean; dashed where the chip was maintained at every age.
+    """
+    _need_trials(archive)
+    ages = _ages(archive)
+    units = [unit for unit in ("reads", "s") if unit in {unit for _, unit, _, _ in ages}]
+    if not units:
+        raise InputError(f"{archive.path}: holds no ages; set lifetime.reads or lifetime.seconds")
+    figure, axes = _figure(5.4 * len(units), 4.0, 1, len(units))
+    methods = list(dict.fromkeys(split_stage(stage)[0] for stage in archive.stages))
+    labels = {"reads": "reads of every layer since tuning", "s": "time since tuning (s)"}
+    for axis, unit in zip(axes[0], units, strict=True):
+        for (method, kind, maintained), rows in itertools.groupby(ages, key=lambda row: (row[3], *row[1:3])):
+            if kind != unit:
+                continue
+            mine = list(rows)
+            place = np.array([age for age, *_ in mine])
+            names = [_stage_at(method, age, unit, maintained) for age in place]
+            values = PERCENT * np.array([archive.accuracy(name) for name in names])
+            fresh = PERCENT * archive.accuracy(method)
+            place = np.concatenate([[place[0] / 10.0], place])  # fresh chips, a decade before the first age
+            values = np.concatenate([fresh[None], values])
+            color, style = _color(methods.index(method)), "--" if maintained else "-"
+            axis.plot(place, values, style, color=color, linewidth=0.6, alpha=0.35)
+            axis.plot(place, values.mean(axis=1), style + MARKERS[methods.index(method) % 8], color=color,
+                      markersize=5, label=_wrapped(method + ", maintained" * maintained, 34))  # fmt: skip
+        axis.axhline(archive.teacher_accuracy * PERCENT, color="black", linestyle=":", linewidth=1)
+        axis.set_xscale("log")
+        axis.set_xlabel(f"{labels[unit]}; leftmost: fresh")
+        axis.set_ylabel("accuracy (%)")
+        axis.legend(fontsize=8, frameon=False)
+        axis.set_title("dotted: digital network; thin: single chips", fontsize=10)
+    return _finish(figure, path)
+
+
+def _stage_at(method: str, age: float, unit: str, maintained: bool) -> str:
+    return f"{method} + {age:g} {unit}" + " maintained" * maintained
+
+
+def _ages(archive: Archive) -> list[tuple[float, str, bool, str]]:
+    """(age, unit, whether maintained, method) of every stage with an age, in the archive's order."""
+    found = []
+    for stage in archive.stages:
+        method, age = split_stage(stage)
+        if age:
+            number, unit, *rest = age.split()
+            found.append((float(number), unit, bool(rest), method))
+    return found
+
+
 FIGURES: dict[str, Callable[..., Any]] = {
     "accuracy": accuracy_figure,
     "recovery": recovery_figure,
@@ -342,6 +395,7 @@ FIGURES: dict[str, Callable[..., Any]] = {
     "layers": layers_figure,
     "history": history_figure,
     "methods": methods_figure,
+    "lifetime": lifetime_figure,
 }
 
 
@@ -355,7 +409,8 @@ def draw_figures(archive: Archive, folder: str | Path) -> list[Path]:
         raise InputError(f"{folder}: cannot be made ({error.strerror})") from None
     has_errors = bool(np.any((archive["history/quantity"] == "error") & (archive["history/value"] > 0)))
     has_layers = not np.isnan(archive["trial/layer_error"]).all()
-    skip = {name for name, there in (("history", has_errors), ("layers", has_layers)) if not there}
+    drawable = {"history": has_errors, "layers": has_layers, "lifetime": bool(_ages(archive))}
+    skip = {name for name, there in drawable.items() if not there}
     paths = []
     for name, draw in FIGURES.items():
         if name not in skip:

@@ -69,7 +69,8 @@ def print_table(archive: Any) -> None:
         else str(archive.n_trials)
     )
     what = f"{archive.attributes['network']} on {archive.attributes['dataset']}"
-    caption = (
+    given = archive.attributes.get("images")
+    caption = (f"images: {given}; " if given else "") + (
         "accuracy in %: mean ± standard deviation over chips; gap to the teacher and gain over mapped in "
         "points: paired, with the 95 % interval for other chips and other test images (from three chips on); "
         "p: exact signed-rank test against the best rival of the same age, Holm-adjusted over this table; "

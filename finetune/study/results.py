@@ -15,9 +15,10 @@ from finetune.study.statistics import Ratio, recovered_fraction
 from rramsim.blackbox.protocol import LEDGER_QUANTITIES
 from rramsim.checks import InputError, nearest_name
 
-__all__ = ["About", "Archive", "Study", "split_stage"]
+__all__ = ["About", "Archive", "Study", "plain_stage", "split_stage"]
 
-AGE = re.compile(r" \+ (\S+ (?:reads|s))$")  # how `ExperimentConfig.stages` names a method at an age
+# how `ExperimentConfig.stages` names a method at an age
+AGE = re.compile(r" \+ (\S+ (?:reads|s)(?: maintained)?)$")
 
 
 def split_stage(stage: str) -> tuple[str, str]:
@@ -30,6 +31,12 @@ def split_stage(stage: str) -> tuple[str, str]:
     """
     found = AGE.search(stage)
     return (stage, "") if found is None else (stage[: found.start()], found.group(1))
+
+
+def plain_stage(stage: str) -> str:
+    """The stage of plain mapping with which a stage is compared: of the same age, never maintained."""
+    age = split_stage(stage)[1].removesuffix(" maintained")
+    return f"mapped + {age}" if age else "mapped"
 
 
 @dataclass(frozen=True)
@@ -128,10 +135,10 @@ class Archive(Mapping[str, NDArray[Any]]):
     def recovered(self, stage: str) -> Ratio:
         """R = mean(accuracy - mapped) / mean(teacher - mapped) over chips, with its interval.
 
-        `mapped` is that of the stage's own age; see `finetune.study.statistics.recovered_fraction`.
+        `mapped` is that of the stage's own age, never maintained; see
+        `finetune.study.statistics.recovered_fraction`.
         """
-        age = split_stage(stage)[1]
-        plain = f"mapped + {age}" if age else "mapped"
+        plain = plain_stage(stage)
         return recovered_fraction(self.accuracy(stage), self.accuracy(plain), self.teacher_accuracy)
 
     def cost(self, quantity: str, stage: str) -> NDArray[np.float64]:

@@ -157,7 +157,7 @@ def run_study(
     for plan in plans:  # bad input shows here, before any process starts
         materials = store.get(plan.case.config)
         plan.fingerprint = materials.fingerprint
-        for strategy in plan.case.config.tuning.strategies:
+        for strategy in plan.case.config.all_strategies:
             parse_strategy(strategy).check_chip(materials.chip(plan.case.config.experiment.chip_ids[0]))
     with locked(out):
         previous = _previous(plans, out, fresh, allow_mixed)
@@ -321,6 +321,7 @@ def _prepare(
             entry = condition(plan.group, plan.case, store.get(plan.case.config), plan.outputs, plan.chips)
             new.append(entry)
             described[plan.group] = _described(plan, order)
+        store.get(plan.case.config).warn_of_teacher(plan.outputs)
     made = versions()
     attributes = {} if previous is not None else {
         "name": name,
@@ -457,6 +458,7 @@ def condition(
         "config": config.to_toml(),
         "fingerprint": materials.fingerprint,
         "dataset": materials.dataset_name,
+        "images": materials.normalisation,
         "network": network.name,
         "n_checkpoint_images": config.experiment.n_checkpoint,
     }

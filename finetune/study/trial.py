@@ -6,8 +6,9 @@ all of them meet the same cells.
 
 from __future__ import annotations
 
+import copy
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -59,9 +60,9 @@ def run_method(
         State after tuning, empty unless `keep`.
     """
     config = materials.config
-    reads = config.lifetime.reads
-    first = config.methods.index(method) * (1 + len(reads))
-    stages = config.stages[first : first + 1 + len(reads)]
+    n_stages = len(config.lifetime.suffixes)
+    first = config.methods.index(method) * n_stages
+    stages = config.stages[first : first + n_stages]
     record = _Record(materials, teacher_outputs, chip_id, notify, before=start["seconds"] if start else 0.0)
     notify(chip_id, stages[0], 0.0)
     chip = materials.chip(chip_id)
@@ -94,14 +95,50 @@ def run_method(
             for entry in report.checkpoints
         ]
     record.store(stages[0], chip, deployment, finished)
-    if reads:
-        trace = deployment.fork().trace(materials.calibration[:AGEING_IMAGES])
-        activity = {layer: trace.codes(layer) for layer in materials.layers}
-    for stage, before, count in zip(stages[1:], (0.0, *reads)[:-1], reads, strict=True):
-        chip.age(count - before, activity)
-        record.store(stage, chip, deployment, finished)
+    later = iter(stages[1:])
+    for unit, ages, visit in config.lifetime.series:
+        for old_chip, state_then in _ages(materials, chip, deployment, unit, ages, visit, chip_id):
+            record.store(next(later), old_chip, state_then, finished)
     extra |= _ragged("checkpoint", checkpoints, ("stage", "label", "vectors", "cell_writes", "accuracy"))
     return record.arrays() | extra | _history(history), state
+
+
+def _ages(
+    materials: Materials,
+    chip: SimulatedChip,
+    deployment: Deployment,
+    unit: str,
+    ages: tuple[float, ...],
+    maintained: bool,
+    chip_id: int,
+) -> Iterator[tuple[SimulatedChip, Deployment]]:
+    """A copy of a chip at each age, with the digital state it has then; the chip itself stays young."""
+    config, old = materials.config, copy.deepcopy(chip)
+    deployment = deployment.on(old)
+    activity = {}
+    if unit == "reads":
+        trace = deployment.fork().trace(materials.calibration[:AGEING_IMAGES])
+        activity = {layer: trace.codes(layer) for layer in materials.layers}
+    for index, (before, age) in enumerate(zip((0.0, *ages[:-1]), ages, strict=True)):
+        if unit == "reads":
+            old.age(age - before, activity)
+        else:
+            old.wait(age - before)
+        if maintained:
+            tuner = Tuner(
+                old,
+                materials.network,
+                materials.network,
+                materials.calibration,
+                strategy=str(config.lifetime.maintenance),
+                budget=config.tuning.budget,
+                seed=int(key(config.experiment.seed, Cause.TUNER, chip_id, 1 + index) >> np.uint64(1)),
+                start_from=deployment,
+            )
+            while not tuner.step():
+                pass
+            deployment = tuner.report().deployment.on(old)
+        yield old, deployment
 
 
 def _tuner(materials: Materials, chip: SimulatedChip, chip_id: int, method: str) -> Tuner:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rramsim.blackbox.protocol import ChipProtocol, ForwardingChip, Reading, Tier
+from rramsim.blackbox.conformance import check_reading
+from rramsim.blackbox.protocol import ChipProtocol, ForwardingChip, Read, Reading, Tier
 from rramsim.checks import InputError
 from rramsim.kernels.fingerprint import fingerprints
 
@@ -73,6 +74,12 @@ got 4 others; declare PROBE for vectors of your own
         if not per_tile:
             self._answered[layer].update(self._answers(layer, prints, reading.codes))
         return reading
+
+    def read_through(self, read: Read, layer: str, codes: ArrayLike, per_tile: bool) -> Reading:
+        """Hand a read on, and see that the answer is one."""
+        reading = read(layer, codes, per_tile)
+        shape = np.shape(codes) if not isinstance(codes, Sized) else (len(codes),)
+        return check_reading(reading, self.layers[layer], shape[0] if shape else 1, per_tile)
 
     def _vectors(self, layer: str, codes: NDArray[Any]) -> NDArray[np.int64]:
         return _fingerprints(codes, self._odd[layer], f"codes of {layer!r}")

@@ -29,6 +29,8 @@ from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from rramsim.checks import InputError, nearest_name
+
 __all__ = [
     "LEDGER_QUANTITIES",
     "ChipProtocol",
@@ -58,6 +60,13 @@ class Tier(IntEnum):
     PULSES = 4  # T3: raw programming pulses
 
 
+_CHOICES = {
+    "mapping": ("differential", "reference", "sliced"),
+    "input_mode": ("amplitude", "bit_serial"),
+    "drive": ("bipolar", "two_phase"),
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Datasheet:
     """Nominal data a maker would print; nothing of the individual chip."""
@@ -79,6 +88,25 @@ class Datasheet:
     error_law: str = ""
     reference: str = "line"  # what is subtracted where one cell holds a weight: "line" or "digital" (nothing)
     reference_level: int | None = None  # level of the reference line's cells; None for the middle one
+
+    def __post_init__(self) -> None:
+        for name, known in _CHOICES.items():
+            value = getattr(self, name)
+            if value not in known:
+                raise InputError(
+                    f"datasheet: {name} must be one of {', '.join(known)}, got {value!r}; "
+                    f"{nearest_name(str(value).lower(), known)}"
+                )
+        if self.n_levels != len(self.levels) or self.n_levels < 2:
+            raise InputError(
+                f"datasheet: n_levels must be the number of levels and >= 2, got {self.n_levels} "
+                f"with {len(self.levels)} levels"
+            )
+        if list(self.levels) != sorted(set(self.levels)) or not self.levels[0] >= 0:
+            raise InputError("datasheet: levels must be conductances [S] >= 0 in ascending order")
+        for name in ("v_read", "t_read", "dac_bits", "adc_bits", "tile_rows", "tile_cols"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"datasheet: {name} must be > 0, got {getattr(self, name)}")
 
     @property
     def g_max(self) -> float:
@@ -102,6 +130,17 @@ class LayerInfo:
     row_tiles: tuple[tuple[int, int], ...]  # first and one-past-last row of each row tile
     n_col_tiles: int
     g_unit: float  # [S] conductance difference that stands for a weight of 1
+
+    def __post_init__(self) -> None:
+        for name in ("n_rows", "n_cols", "cells_per_weight", "n_col_tiles", "g_unit"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"layer {self.name!r}: {name} must be > 0, got {getattr(self, name)}")
+        stops = [0, *(stop for _, stop in self.row_tiles)]
+        if [first for first, _ in self.row_tiles] != stops[:-1] or stops[-1] != self.n_rows:
+            raise InputError(
+                f"layer {self.name!r}: row_tiles must follow one another from 0 to n_rows = {self.n_rows}, "
+                f"got {self.row_tiles}"
+            )
 
     @property
     def n_cells(self) -> int:
@@ -146,6 +185,7 @@ class LayerCosts:
     cell_writes: int = _quantity("cells under write masks, changed or not")
     reference_writes: int = _quantity("cells of reference lines, written once by the chip itself")
     pulses: int = _quantity("programming pulses")
+    failed_writes: int = _quantity("cells that write-verify left outside their window")
     weight_cells: int = _quantity("cells that hold weights", cost=False)
     max_cycles: int = _quantity("most writes of any cell", largest=True)
     seconds: float = _quantity("array time, where a source gives it", "s", default=0.0)

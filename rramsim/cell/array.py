@@ -422,6 +422,11 @@ class CellArray:
 
     # -- time and reads -------------------------------------------------------------------------
 
+    @property
+    def timed(self) -> bool:
+        """Whether time alone changes these cells: drift, growing read noise or slow traps."""
+        return bool(self._t_write.size or self._captured.size)
+
     def wait(self, seconds: float) -> None:
         """Let time pass [s]: drift, growing read noise, switching traps."""
         if not (np.isfinite(seconds) and seconds >= 0.0):

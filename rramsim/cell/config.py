@@ -342,6 +342,8 @@ class CellsConfig:
         wanted = {"lognormal": _SIGMAS[:2], "additive": _SIGMAS[:1], "normal": _SIGMAS[2:]}.get(self.law)
         if wanted and given and given[0] not in wanted:
             raise InputError(f"law {self.law!r} takes {' or '.join(wanted)}, got {given[0]}")
+        if wanted and self.parameters:
+            raise InputError(f"parameters needs a registered error law; {self.law!r} takes none")
         self.error_law()
         self._check_per_level()
 
@@ -401,6 +403,17 @@ class CellsConfig:
             assert self.on_off_ratio is not None  # by _check
             g_min = self.g_max / self.on_off_ratio
         return LevelScale(self.n_levels, g_min, self.g_max, self.levels or self.spacing)
+
+    @property
+    def changes_with_time(self) -> bool:
+        """Whether anything happens to cells that are left alone."""
+        slow_traps = self.telegraph.fraction > 0.0 and self.telegraph.lifetime > 0.0
+        return (
+            self.drift.law != "none"
+            or self.relaxation.enabled
+            or self.read_noise.log_coefficient > 0.0
+            or slow_traps
+        )
 
     def error_law(self) -> ErrorLaw:
         """The `ErrorLaw` of these settings."""

@@ -253,6 +253,8 @@ def register_disturb_law(name: str, make: Callable[..., DisturbLaw]) -> None:
 def disturb_law(config: DisturbConfig) -> DisturbLaw | None:
     """The registered law that `config.law` names; None for "none"."""
     if config.law == "none":
+        if config.parameters:
+            raise InputError("disturb.parameters needs a disturb law: set disturb.law")
         return None
     if config.law not in _LAWS:
         raise InputError(

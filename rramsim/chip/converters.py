@@ -85,6 +85,10 @@ class ConverterConfig:
     input_mode: Literal["amplitude", "bit_serial"] = setting(
         "amplitude", "", "codes as voltages, or bit by bit", choices=("amplitude", "bit_serial")
     )
+    clock: Literal["ledger", "frozen"] = setting(
+        "ledger", "", "whether cells age while they are read and written, or only in wait(...)",
+        choices=("ledger", "frozen"),
+    )  # fmt: skip
     adc_per_line: bool = setting(False, "", "convert + and - lines apart and subtract digitally")
     errors: ConverterErrors | None = setting(None, "", "mismatch and non-linearity; absent: ideal converters")
 

@@ -49,8 +49,8 @@ class ChipLayer:
     variation : Variation or None
         Errors that the chip's cells share.
     name : str
-    seed, chip : int
-        The individual chip: with the name, they decide every draw.
+    seed, chip, position : int
+        The individual chip and the layer's place on it: they decide every draw.
     """
 
     def __init__(
@@ -63,10 +63,11 @@ class ChipLayer:
         name: str,
         seed: int,
         chip: int,
+        position: int,
     ) -> None:
         mapping, converters = config.mapping, config.converters
         levels = tuple(float(g) for g in config.cells.scale.levels)
-        self._keys = (chip, text_key(name))
+        self._keys = (chip, position if mapping.layer_keys == "position" else text_key(name))
         self._seed = seed
         shape = layout.n_word_lines, layout.n_lines
         shared = dead_word = dead_bit = None
@@ -100,6 +101,7 @@ class ChipLayer:
         self.output_range = 0.0  # [A]; 0 means not configured yet
         self.n_read = 0  # vectors so far: the counter of read and ADC noise
         self.costs = LayerCosts(weight_cells=self.n_weight_cells)
+        self.pending = 0.0  # [s] that writes and reads took and that has not passed for the cells yet
         self.reference_written = False
         self.n_levels = len(levels)
         self.reference_level = mapping.level_of_reference(len(levels))
@@ -135,7 +137,8 @@ class ChipLayer:
         costs.reference_writes += n_references
         costs.pulses += int(report.n_pulses)
         costs.max_cycles = int(self.array.cells.write_count.max())
-        costs.seconds += report.seconds or 0.0
+        costs.failed_writes += int(report.n_failed)
+        self._take(report.seconds or 0.0)
         costs.joules += report.joules or 0.0
 
     def set_input_range(self, signed: bool, v_full: float) -> None:
@@ -156,7 +159,10 @@ class ChipLayer:
     def wait(self, seconds: float) -> None:
         """Let time pass [s]: cells relax and drift."""
         self.advance()
-        self.array.wait(seconds)
+        if self.array.cells.timed:
+            self.array.wait(seconds)
+        else:
+            self.array.cells.clock += seconds
 
     def age(self, n_reads: float, codes: NDArray[Any] | None) -> None:
         """Let `n_reads` vectors with the distribution of `codes` act at once; full drive for None."""
@@ -200,7 +206,17 @@ class ChipLayer:
         costs.vectors += n_vectors
         costs.array_reads += array_reads * self.info.n_col_tiles
         costs.conversions += array_reads * self.array.n_channels
-        costs.seconds += n_vectors * len(self.drive.passes) * self.converters.t_read  # tiles work in parallel
+        self._take(self.read_seconds(n_vectors))
+
+    def read_seconds(self, n_vectors: float) -> float:
+        """Time [s] of `n_vectors` vectors; tiles work in parallel."""
+        return n_vectors * len(self.drive.passes) * self.converters.t_read
+
+    def _take(self, seconds: float) -> None:
+        """Enter time into the costs, and let the chip's clock know."""
+        self.costs.seconds += seconds
+        if self.converters.clock == "ledger":
+            self.pending += seconds
 
     def _buffers(self, n_vectors: int, per_tile: bool) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """Zeros for sums of codes and for marks, (n_row_tiles or 1, n_cols, n_vectors)."""
@@ -345,6 +361,7 @@ class ChipLayer:
             "v_full": self.drive.v_full,
             "output_range": self.output_range,
             "n_read": self.n_read,
+            "pending": self.pending,
             "reference_written": self.reference_written,
             "stress": None if self.stress is None else self.stress.state_dict(),
             "costs": dict(vars(self.costs)),
@@ -356,6 +373,7 @@ class ChipLayer:
         self.array.load_state_dict(state["array"])
         self.drive = replace(self.drive, signed=bool(state["signed"]), v_full=float(state["v_full"]))
         self.output_range, self.n_read = float(state["output_range"]), int(state["n_read"])
+        self.pending = float(state["pending"])
         self.reference_written = bool(state["reference_written"])
         if self.stress is not None and state["stress"] is not None:
             self.stress.load_state_dict(state["stress"], self.drive)

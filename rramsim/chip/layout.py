@@ -34,6 +34,10 @@ class MappingConfig:
     )
     tile_rows: int = setting(128, "1", "word lines of an array", "[1, 65536]")
     tile_cols: int = setting(128, "1", "bit lines of an array", "[1, 65536]")
+    layer_keys: Literal["position", "name"] = setting(
+        "position", "", "what decides a layer's cells: its place on the chip, or its name (as in 0.1)",
+        choices=("position", "name"),
+    )  # fmt: skip
     placement: Literal["cropped", "full", "packed"] = setting(
         "full", "", "arrays cut to the layer, a whole array per block, or blocks that share arrays",
         choices=("cropped", "full", "packed"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -16,7 +17,7 @@ from rramsim.blackbox.codes import dac_codes
 from rramsim.blackbox.protocol import Datasheet, LayerInfo, Ledger, Reading
 from rramsim.blackbox.windows import WindowCodes
 from rramsim.cell import CellArray
-from rramsim.checks import InputError, nearest_name
+from rramsim.checks import InputError, NoEffectWarning, nearest_name
 from rramsim.chip.config import ChipConfig
 from rramsim.chip.export import cell_table, write_cells
 from rramsim.chip.layer import ChipLayer
@@ -27,6 +28,8 @@ from rramsim.chip.tiles import Tile
 from rramsim.chip.variation import Variation
 from rramsim.circuit.wiring import WiresConfig
 from rramsim.streams import text_key
+
+LONGEST_PENDING = 1.0  # [s] of reading that may wait for its effect on the cells
 
 __all__ = ["ChipConfig", "SimulatedChip"]
 
@@ -43,7 +46,14 @@ class SimulatedChip:
     shapes : mapping of str to (n_rows, n_cols)
         Layers in network order; see `rramsim.layer_shapes`.
     seed, chip : int
-        Together they name the individual: the same pair has the same cells.
+        Together they name the individual: the same pair has the same cells, layer by layer in their
+        order (by their names with `MappingConfig.layer_keys` = "name", as in version 0.1).
+
+    Notes
+    -----
+    Writes and reads take the time of the ledger, layer after layer, and the cells' clock goes with it
+    (`ConverterConfig.clock`): before every write and `wait`, and before a read once a second has come
+    together. So the split of reads into calls changes nothing below a second of reading.
     """
 
     def __init__(
@@ -72,9 +82,16 @@ class SimulatedChip:
             )
         self._layers: dict[str, ChipLayer] = {
             name: ChipLayer(
-                layout, self._map.places[name], config, variation, name=name, seed=self.seed, chip=self.chip
+                layout,
+                self._map.places[name],
+                config,
+                variation,
+                name=name,
+                seed=self.seed,
+                chip=self.chip,
+                position=position,
             )
-            for name, layout in layouts.items()
+            for position, (name, layout) in enumerate(layouts.items())
         }
         self._infos = {name: layer.info for name, layer in self._layers.items()}
         if config.wires is not None:
@@ -164,6 +181,7 @@ class SimulatedChip:
             raise InputError(
                 f"mask of {layer!r} must be bool of shape {shape}, got {mask.dtype} {mask.shape}"
             )
+        self._pass_time()
         item.write(levels, mask)
 
     def configure(
@@ -209,6 +227,8 @@ class SimulatedChip:
         else:
             data = _integers(codes, name, (None, info.n_rows), low, high)
             geometry = None
+        if self._pending >= LONGEST_PENDING:
+            self._pass_time()
         data = data.astype(np.int16 if converters.dac_bits <= 15 else np.int32, copy=False)
         return item.mvm(data, geometry, per_tile)
 
@@ -216,8 +236,27 @@ class SimulatedChip:
         """Let time pass [s]: cells relax and drift."""
         if not seconds >= 0:
             raise InputError(f"seconds must be >= 0, got {seconds}")
-        for item in self._layers.values():
-            item.wait(float(seconds))
+        if seconds > 0 and not self.config.cells.changes_with_time:
+            warnings.warn(
+                f"wait({seconds:g}) changes nothing: these cells have no law of time (cells.drift, "
+                "cells.relaxation, cells.read_noise.log_coefficient, slow cells.telegraph)",
+                NoEffectWarning,
+                stacklevel=2,
+            )
+        self._pass_time(float(seconds))
+
+    @property
+    def _pending(self) -> float:
+        """Time [s] of writes and reads that has not passed for the cells yet; layers work one by one."""
+        return sum(item.pending for item in self._layers.values())
+
+    def _pass_time(self, more: float = 0.0) -> None:
+        """Let the time that writes and reads took, and `more` [s], pass for all cells."""
+        seconds = self._pending + more
+        if seconds > 0:
+            for item in self._layers.values():
+                item.pending = 0.0
+                item.wait(seconds)
 
     # -- simulator only -----------------------------------------------------------------------
 
@@ -234,14 +273,19 @@ class SimulatedChip:
 
         Notes
         -----
-        Fast mode's accounting in one step: cell voltages of the present state serve all reads.
+        Fast mode's accounting in one step: cell voltages of the present state serve all reads. The time
+        that the reads take passes first, unless `ConverterConfig.clock` is frozen; nothing is charged.
         """
         if not (np.isfinite(n_reads) and n_reads >= 0):
             raise InputError(f"n_reads must be finite and >= 0, got {n_reads}")
-        if not self.config.disturb.enabled:
-            return
         for name in activity or {}:
             self._layer(name)
+        if self.config.converters.clock == "ledger":
+            for item in self._layers.values():
+                item.pending += item.read_seconds(n_reads)
+            self._pass_time()
+        if not self.config.disturb.enabled:
+            return
         for name, item in self._layers.items():
             codes = None if activity is None else activity.get(name)
             if codes is not None:

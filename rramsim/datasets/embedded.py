@@ -4,7 +4,10 @@
 lie in the package. `fashion_mnist_full`, `mnist`, `cifar10` and `cifar100` are
 read from a directory, and any `.npz` or HDF5 file with `images` and `labels` by
 its path. Pixels stay in the type in which they were stored; `Split.images` gives
-them as the networks take them, (pixel / pixel_max - mean) / std.
+them as the networks take them, (pixel / pixel_max - mean) / std. Images from files are only scaled to 0..1 if
+they are integers, and stay as they are if they are floats, unless the file or the caller says otherwise.
+
+Long because the type, its checks and normalisation, and every named data set share private helpers.
 """
 
 from __future__ import annotations
@@ -52,6 +55,7 @@ FASHION_CLASSES = (
     "bag",
     "ankle boot",
 )
+Moment = float | tuple[float, ...]  # of all pixels, or of each channel
 SPLIT_SEED = 20260101
 SPLIT_PER_CLASS = 200
 
@@ -65,15 +69,16 @@ class Split:
     pixels : ndarray, shape (n, c, h, w)
         As stored, uint8 or float32.
     labels : ndarray of int64, shape (n,)
-    pixel_max, mean, std : float
-        Scalars of the normalisation.
+    pixel_max : float
+    mean, std : float or tuple of float
+        Normalisation, one number or one for each channel.
     """
 
     pixels: NDArray[Any]
     labels: NDArray[np.int64]
     pixel_max: float
-    mean: float
-    std: float
+    mean: Moment
+    std: Moment
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -82,7 +87,7 @@ class Split:
     def images(self) -> NDArray[np.float32]:
         """Normalised images, float32 of shape (n, c, h, w), read-only."""
         scaled = self.pixels.astype(np.float32) / np.float32(self.pixel_max)
-        images = (scaled - np.float32(self.mean)) / np.float32(self.std)
+        images = (scaled - _per_channel(self.mean)) / _per_channel(self.std)
         images.flags.writeable = False
         return images
 
@@ -110,16 +115,16 @@ class Dataset:
     splits : mapping of str to Split
         `test` always, mostly `calibration` and `validation`, and `train` where there is one. `train`
         includes the calibration images and never the validation images.
-    mean, std : float
-        Of pixel / pixel_max, over the training images (over all of them where there is no `train`).
+    mean, std : float or tuple of float
+        What `Split.images` subtracts from pixel / pixel_max and divides by, for all channels or for each.
     provenance : mapping of str to str
         Origin, licence and, where known, checksum.
     """
 
     name: str
     splits: Mapping[str, Split]
-    mean: float
-    std: float
+    mean: Moment
+    std: Moment
     n_classes: int
     provenance: Mapping[str, str]
     class_names: tuple[str, ...] = field(default=())
@@ -137,11 +142,50 @@ class Dataset:
         c, h, w = next(iter(self.splits.values())).pixels.shape[1:]
         return int(c), int(h), int(w)
 
+    def normalised(self, mean: Any = None, std: Any = None) -> Dataset:
+        """The same images with another mean or standard deviation; one number, or one for each channel."""
+        c = self.image_shape[0]
+        mean = self.mean if mean is None else _moment(mean, "mean", c, self.name)
+        std = self.std if std is None else _moment(std, "std", c, self.name)
+        splits = {name: replace(split, mean=mean, std=std) for name, split in self.splits.items()}
+        return replace(self, splits=_frozen(splits), mean=mean, std=std)
+
+    def normalisation(self) -> str:
+        """What is done to the stored pixels before a network sees them, in words."""
+        scale = next(iter(self.splits.values())).pixel_max
+        first = "pixels as stored" if scale == 1 else f"pixels / {scale:g}"
+        if np.all(np.equal(self.mean, 0)) and np.all(np.equal(self.std, 1)):
+            return first
+        return f"{first}, less {_brief(self.mean)}, over {_brief(self.std)}"
+
     def describe(self) -> str:
         """One line for a terminal."""
         sizes = ", ".join(f"{len(split):,} {name}" for name, split in self.splits.items())
         shape = "x".join(map(str, self.image_shape))
         return f"{self.name}: {self.n_classes} classes, {shape} pixels; {sizes}"
+
+
+def _per_channel(value: Moment) -> Any:
+    """A moment in the form that broadcasts over images (n, c, h, w)."""
+    return np.asarray(value, np.float32)[:, None, None] if isinstance(value, tuple) else np.float32(value)
+
+
+def _brief(value: Moment) -> str:
+    return f"({', '.join(f'{v:.4g}' for v in value)})" if isinstance(value, tuple) else f"{value:.4g}"
+
+
+def _moment(value: Any, what: str, n_channels: int, name: str) -> Moment:
+    """One number, or one for each channel."""
+    array = np.asarray(value, dtype=np.float64).reshape(-1)
+    if array.size not in (1, n_channels):
+        raise InputError(
+            f"{name}: {what} must be one number or one for each of {n_channels} channels, got shape "
+            f"{np.shape(value)}"
+        )
+    if not (np.isfinite(array).all() and (what != "std" or (array > 0).all())):
+        wanted = "finite and > 0" if what == "std" else "finite"
+        raise InputError(f"{name}: {what} must be {wanted}, got {array.tolist()}")
+    return float(array[0]) if array.size == 1 else tuple(array.tolist())
 
 
 def balanced_split(
@@ -208,8 +252,9 @@ def make_dataset(
     *,
     provenance: Mapping[str, str],
     pixel_max: float | None = None,
-    mean: float | None = None,
-    std: float | None = None,
+    mean: Any = None,
+    std: Any = None,
+    standardise: bool = False,
     n_classes: int | None = None,
     class_names: tuple[str, ...] = (),
     indices: Mapping[str, NDArray[Any]] | None = None,
@@ -222,9 +267,13 @@ def make_dataset(
         Pixels of shape (n, h, w), (n, c, h, w) or (n, h, w, c) with c of 1 or 3, uint8 or float. Missing
         `calibration` and `validation` splits are chosen, class by class, from `train`, or else from
         the only split there is.
-    pixel_max, mean, std : float, optional
-        Normalisation; pixel_max is 255 for integers and 1 for floats where not given, mean and std are
-        measured.
+    pixel_max : float, optional
+        What pixels are divided by; 255 for integers and 1 for floats where not given.
+    mean, std : float or sequence of float, optional
+        Subtracted from and divided by thereafter, one number or one for each channel; 0 and 1 where not
+        given.
+    standardise : bool
+        Measure `mean` and `std` over the training images (all images where there are none) instead.
     indices : mapping, optional
         `calibration` and `validation` indices into `train`, instead of a choice.
     """
@@ -241,15 +290,14 @@ def make_dataset(
     measured = [checked["train"][0]] if "train" in checked else [pixels for pixels, _ in checked.values()]
     if pixel_max is None:
         pixel_max = 255.0 if measured[0].dtype == np.uint8 else 1.0
-    if mean is None or std is None:
-        moments = _mean_and_std(measured)
-        mean = moments[0] / pixel_max if mean is None else mean
-        std = moments[1] / pixel_max if std is None else std
-    if not (np.isfinite([mean, std, pixel_max]).all() and std > 0 and pixel_max > 0):
-        raise InputError(
-            f"{name}: std and pixel_max must be positive, got mean {mean:g}, std {std:g}, pixel_max "
-            f"{pixel_max:g}; are all pixels equal?"
-        )
+    if not (np.isfinite(pixel_max) and pixel_max > 0):
+        raise InputError(f"{name}: pixel_max must be finite and > 0, got {pixel_max:g}")
+    if all(pixels.min() == pixels.max() == measured[0].flat[0] for pixels in measured):
+        raise InputError(f"{name}: images must differ, got {measured[0].flat[0]:g} for every pixel of all")
+    moments = tuple(m / pixel_max for m in _mean_and_std(measured)) if standardise else (0.0, 1.0)
+    n_channels = measured[0].shape[1]
+    mean = _moment(moments[0] if mean is None else mean, "mean", n_channels, name)
+    std = _moment(moments[1] if std is None else std, "std", n_channels, name)
     for pixels, labels in checked.values():
         pixels.flags.writeable = labels.flags.writeable = False
     splits = {
@@ -355,6 +403,7 @@ def _digits() -> Dataset:
         "digits",
         {part: (pixels[index], labels[index]) for part, index in places.items()},
         pixel_max=16.0,
+        standardise=True,
         n_classes=10,
         class_names=tuple("0123456789"),
         provenance={

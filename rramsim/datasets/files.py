@@ -158,7 +158,8 @@ def read_arrays(path: Path) -> tuple[Arrays, dict[str, Any]]:
     """Splits and normalisation from an `.npz` or HDF5 file.
 
     Arrays are named `images` and `labels`, or `train_images`, `train_labels`, `test_images`, ... (in
-    HDF5 also `train/images`). Optional scalars `mean`, `std`, `pixel_max` and `n_classes` (in HDF5
+    HDF5 also `train/images`). Optional `mean` and `std` (one number or one for
+    each channel), `pixel_max` and `n_classes` (in HDF5
     also root attributes) set the normalisation.
     """
     if path.suffix == ".npz":
@@ -178,6 +179,9 @@ def read_arrays(path: Path) -> tuple[Arrays, dict[str, Any]]:
     extra: dict[str, Any] = {}
     for name in ("mean", "std", "pixel_max", "n_classes"):
         if name in table:
+            if name in ("mean", "std"):
+                extra[name] = np.asarray(table[name], dtype=np.float64)  # one number, or one for each channel
+                continue
             if np.size(table[name]) != 1:
                 raise InputError(f"{path}: {name} must be one number, got shape {np.shape(table[name])}")
             extra[name] = np.asarray(table[name]).reshape(-1)[0].item()

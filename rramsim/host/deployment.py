@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rramsim.blackbox.codes import adc_code_max, dac_codes
+from rramsim.blackbox.conformance import check_chip, check_reading
 from rramsim.blackbox.mapping import (
     column_scale,
     levels_from_weights,
@@ -54,6 +55,7 @@ class Deployment:
     def __init__(self, network: Network, chip: ChipProtocol) -> None:
         self.network = network
         self.chip = chip
+        check_chip(chip)
         self._port = host_port(chip)
         wanted = layer_shapes(network)
         got = {name: (info.n_rows, info.n_cols) for name, info in chip.layers.items()}
@@ -289,7 +291,9 @@ class Deployment:
         layers = self.layers_of(node.name)
         for layer in layers:
             codes = self._window_codes(layer, x)
-            reading = self._port.host_mvm(layer, codes).codes
+            reading = check_reading(
+                self._port.host_mvm(layer, codes), self.chip.layers[layer], len(codes), per_tile=False
+            ).codes
             if len(layers) == 1 and isinstance(codes, WindowCodes):
                 return self._finish_maps(layer, codes, reading, x.ndim)
             columns.append(self.finish(layer, codes, reading))

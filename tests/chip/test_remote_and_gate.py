@@ -54,6 +54,7 @@ def test_a_chip_in_another_process_gives_the_same_logits_and_costs(network, imag
     assert process.exitcode == 0
 
 
+@pytest.mark.filterwarnings("ignore::rramsim.checks.NoEffectWarning")
 def test_the_server_ends_when_the_client_hangs_up(network):
     with ChipListener(("127.0.0.1", 0), authkey=KEY) as listener:
         chip = SimulatedChip(exact_chip(), layer_shapes(network))
