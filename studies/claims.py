@@ -49,6 +49,8 @@ def conditions(folder: Path) -> list[Condition]:
     groups: dict[tuple[str, str], dict[str, Archive]] = {}
     archives = [archive for path in sorted(folder.glob("*.h5")) for archive in open_study(path).values()]
     for archive in archives:
+        if archive.n_trials < archive.n_planned:
+            continue  # a condition counts when all of its chips are there
         config = tomllib.loads(archive.config)
         law = f"{config['cells']['law']} {config['cells']['sigma']:g}"
         network = Path(str(config["experiment"]["network"])).stem
@@ -56,7 +58,9 @@ def conditions(folder: Path) -> list[Condition]:
         groups.setdefault((family, law), {})[network] = archive
     found = []
     for (family, law), members in sorted(groups.items()):
-        plain = next(name for name in members if name.endswith("_fashion"))
+        plain = next((name for name in members if name.endswith("_fashion")), "")
+        if not plain:
+            continue
         rivals = {name: archive for name, archive in members.items() if name != plain}
         found.append(Condition(f"{family}, {law}", members[plain], rivals))
     return found
