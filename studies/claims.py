@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from finetune.study.archive import Archive, open_archive
+from finetune.study.archive import Archive, open_study
 from finetune.study.statistics import compare_images, holm, recovered_fraction
 
 HERE = Path(__file__).resolve().parent
@@ -47,18 +47,22 @@ def teacher_right(archive: Archive) -> np.ndarray:
 def conditions(folder: Path) -> list[Condition]:
     """Archives of a folder, grouped."""
     groups: dict[tuple[str, str], dict[str, Archive]] = {}
-    for path in sorted(folder.rglob("*.h5")):
-        archive = open_archive(path)
+    archives = [archive for path in sorted(folder.glob("*.h5")) for archive in open_study(path).values()]
+    for archive in archives:
+        if archive.n_trials < archive.n_planned:
+            continue  # a condition counts when all of its chips are there
         config = tomllib.loads(archive.config)
         law = f"{config['cells']['law']} {config['cells']['sigma']:g}"
         network = Path(str(config["experiment"]["network"])).stem
         family = "LeNet-5" if network.startswith("lenet5") else "ResNet-8"
         groups.setdefault((family, law), {})[network] = archive
     found = []
-    for (family, law), archives in sorted(groups.items()):
-        plain = next(name for name in archives if name.endswith("_fashion"))
-        rivals = {name: archive for name, archive in archives.items() if name != plain}
-        found.append(Condition(f"{family}, {law}", archives[plain], rivals))
+    for (family, law), members in sorted(groups.items()):
+        plain = next((name for name in members if name.endswith("_fashion")), "")
+        if not plain:
+            continue
+        rivals = {name: archive for name, archive in members.items() if name != plain}
+        found.append(Condition(f"{family}, {law}", members[plain], rivals))
     return found
 
 
