@@ -83,6 +83,10 @@ RULES: tuple[Rule, ...] = (
         ("nonlinear_tolerance",), lambda c: _has_wires(c) and c.cells.iv_alpha > 0,
         "wires, and cells.iv_alpha > 0",
     ),
+    Rule(
+        ("converters.clock",), lambda c: c.cells.changes_with_time,
+        "a law of time: cells.drift, cells.relaxation, cells.read_noise.log_coefficient or slow cells.telegraph",
+    ),
     Rule(("mapping.n_slices",), lambda c: c.mapping.kind == "sliced", "mapping.kind = 'sliced'"),
     Rule(
         ("cells.g_polynomial",), lambda c: bool(c.cells.sigma_polynomial),

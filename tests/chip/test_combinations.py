@@ -195,7 +195,7 @@ def test_any_combination_reads_close_to_its_noiseless_ideal(choice):
         got = got * 31
     g = np.linspace(40e-6 / 30, 40e-6, 16)[levels] * choice["copies"]
     if choice["kind"] == "reference":
-        weight = g[:, :, 0] - np.linspace(40e-6 / 30, 40e-6, 16)[8] * choice["copies"]
+        weight = g[:, :, 0] - chip.datasheet.levels[chip.datasheet.reference_level] * choice["copies"]
     elif choice["kind"] == "sliced":
         weight = 16 * (g[:, :, 0] - g[:, :, 1]) + g[:, :, 2] - g[:, :, 3]
     else:

