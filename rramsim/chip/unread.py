@@ -85,7 +85,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         ("converters.clock",), lambda c: c.cells.changes_with_time,
-        "a law of time: cells.drift, cells.relaxation, cells.read_noise.log_coefficient or slow cells.telegraph",
+        "a law of time (cells.drift, cells.relaxation, growing read noise, slow cells.telegraph)",
     ),
     Rule(("mapping.n_slices",), lambda c: c.mapping.kind == "sliced", "mapping.kind = 'sliced'"),
     Rule(
