@@ -75,8 +75,8 @@ def examples(network, seed, n):
     return draw.normal(size=(n, *network.input_shape)).astype(np.float32)
 
 
-def chip(network, **changes):
-    return SimulatedChip(config(**changes), layer_shapes(network), seed=5, chip=3)
+def chip(network, number=3, **changes):
+    return SimulatedChip(config(**changes), layer_shapes(network), seed=5, chip=number)
 
 
 NETWORKS = {"lstm": lstm(), "twice": twice(), "masked": masked()}
@@ -116,13 +116,15 @@ def test_error_free_chips_reproduce_the_network(name):
 def test_every_network_tunes(name, strategy):
     network = NETWORKS[name]
     calibration, x = examples(network, 1, 64), examples(network, 2, 200)
-    mapped = Deployment(network, chip(network))
-    mapped.map(calibration)
-    report = tune(chip(network), network, network, calibration, strategy=strategy)
     wanted = network.run(x)
-    errors = [np.square(d.run(x) - wanted).mean() for d in (mapped, report.deployment)]
+    errors = np.zeros(2)  # mapped and tuned, over four chips: one gains more than another
+    for number in range(4):
+        mapped = Deployment(network, chip(network, number))
+        mapped.map(calibration)
+        report = tune(chip(network, number), network, network, calibration, strategy=strategy)
+        assert report.finished
+        errors += [np.square(d.run(x) - wanted).mean() for d in (mapped, report.deployment)]
     assert errors[1] < (0.95 if strategy == "affine" else 0.8) * errors[0]
-    assert report.finished
 
 
 def test_workers_give_the_same_bits_for_shared_layers():
