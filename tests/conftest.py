@@ -23,3 +23,9 @@ def quick() -> ExperimentConfig:
 def quick_archive(quick: ExperimentConfig, tmp_path_factory: pytest.TempPathFactory) -> Archive:
     """Its archive, made by one worker."""
     return run_experiment(quick, tmp_path_factory.mktemp("quick") / "quick.h5")
+
+
+@pytest.fixture(autouse=True)
+def _width_of_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tables are as wide as off a terminal, whatever another test's library has put into the environment."""
+    monkeypatch.delenv("COLUMNS", raising=False)
