@@ -192,16 +192,20 @@ def test_unusable_files_are_refused(tmp_path):
     small_network().save(tmp_path / "net.h5")
     content = (tmp_path / "net.h5").read_bytes()
     (tmp_path / "cut.h5").write_bytes(content[: len(content) // 2])
-    with pytest.raises(InputError, match="truncated"):
+    with pytest.raises(InputError, match="the checksum is wrong, the file is damaged"):
         Network.load(tmp_path / "cut.h5")
     with h5py.File(tmp_path / "other.h5", "w") as file:
         file["x"] = 1
     with pytest.raises(InputError, match="holds no network"):
         Network.load(tmp_path / "other.h5")
     with h5py.File(tmp_path / "net.h5", "a") as file:
-        file.attrs["format_version"] = 99
-    with pytest.raises(InputError, match="newer"):
+        file.attrs["format_version"] = 1
+    with pytest.raises(InputError, match="the checksum is wrong"):
         Network.load(tmp_path / "net.h5")
+    with h5py.File(tmp_path / "new.h5", "w") as file:
+        file.attrs["format"], file.attrs["format_version"] = "rramsim network", 99
+    with pytest.raises(InputError, match="newer"):
+        Network.load(tmp_path / "new.h5")
 
 
 WEIGHT = np.ones((4, 3), dtype=np.float32)
