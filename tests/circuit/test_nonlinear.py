@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import example, given, settings, strategies as st
 
 from rramsim.circuit.newton import sinh_law, solve_lines, solve_nodes
 from rramsim.circuit.solve import output_currents, prepare, solve_crossbar
@@ -34,14 +34,23 @@ def circuits(draw):
     return g, rng.uniform(-1.0, 1.0, (2, m)), draw(st.floats(0.1, 5.0)), circuit
 
 
+CANCELLING = (  # one bit line whose currents cancel to 1/240
+    np.array([[1e-5], [0.0], [2.53409794e-4]]),
+    np.array([[-0.0418974, -0.68052217, 0.4691543], [-0.77265596, -0.21754362, 0.03348037]]),
+    1.0,
+    {"r_word": 0.0, "r_bit": 0.0, "r_driver": 0.0, "r_sense": 1.0, "r_access": 1.0,
+     "word_both": False, "bit_both": False},
+)  # fmt: skip
+
+
 @settings(max_examples=60, deadline=None)
 @given(circuits())
+@example(CANCELLING)
 def test_equals_the_definition(case):
     g, v_in, alpha, circuit = case
     s = solve_crossbar(g, v_in, alpha=alpha, **circuit)
     v_word, v_bit, i_out, i_in = newton(g, v_in, alpha, **circuit)
-    # of the circuit's largest current: the cells of a single bit line may cancel to next to nothing
-    assert error(np.hstack([s.i_out, s.i_in]), np.hstack([i_out, i_in])) < RTOL
+    assert error(s.i_out, i_out) < RTOL
     assert error(s.i_in, i_in) < RTOL
     assert np.abs(s.v_word - v_word).max() < RTOL
     assert np.abs(s.v_bit - v_bit).max() < RTOL
