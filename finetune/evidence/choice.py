@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -91,6 +93,17 @@ def choose(
         )  # fmt: skip
         return targets, chosen
 
+    targets, chosen = _within(run, price, n_moves, value)
+    return targets, chosen > 0
+
+
+def _within(
+    run: Callable[[float], tuple[NDArray[np.int64], NDArray[np.float64]]],
+    price: float,
+    n_moves: int,
+    value: NDArray[np.float64],
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """`run` at a price, at a higher one if more than `n_moves` cells would pay; surplus gains are set to 0."""
     targets, chosen = run(price)
     gains = (chosen * value[:, None])[chosen > 0]
     if gains.size > n_moves:
@@ -98,4 +111,4 @@ def choose(
         targets, chosen = run(float(np.partition(gains, first_left_out)[first_left_out]))
         worst = np.argsort(-(chosen * value[:, None]), axis=None, kind="stable")[n_moves:]
         chosen.ravel()[worst] = 0.0
-    return targets, chosen > 0
+    return targets, chosen
