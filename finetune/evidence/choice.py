@@ -103,7 +103,7 @@ def _within(
     n_moves: int,
     value: NDArray[np.float64],
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """`run` at a price, at a higher one if more than `n_moves` cells would pay; surplus gains are set to 0."""
+    """`run` at a price, or a higher one if more than `n_moves` cells would pay; surplus gains become 0."""
     targets, chosen = run(price)
     gains = (chosen * value[:, None])[chosen > 0]
     if gains.size > n_moves:
