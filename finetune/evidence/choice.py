@@ -93,8 +93,7 @@ def choose(
         )  # fmt: skip
         return targets, chosen
 
-    targets, chosen = _within(run, price, n_moves, value)
-    return targets, chosen > 0
+    return _within(run, price, n_moves, value)
 
 
 def _within(
@@ -102,8 +101,8 @@ def _within(
     price: float,
     n_moves: int,
     value: NDArray[np.float64],
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """`run` at a price, or a higher one if more than `n_moves` cells would pay; surplus gains become 0."""
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """`run` at a price, or a higher one if more than `n_moves` cells would pay."""
     targets, chosen = run(price)
     gains = (chosen * value[:, None])[chosen > 0]
     if gains.size > n_moves:
@@ -111,4 +110,4 @@ def _within(
         targets, chosen = run(float(np.partition(gains, first_left_out)[first_left_out]))
         worst = np.argsort(-(chosen * value[:, None]), axis=None, kind="stable")[n_moves:]
         chosen.ravel()[worst] = 0.0
-    return targets, chosen
+    return targets, chosen > 0
