@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.evidence.layer import Work
-from finetune.evidence.samples import Probes, Samples, TileOutputs
+from finetune.evidence.samples import Probes, Samples, TileOutputs, double_product
 from rramsim.blackbox.mapping import reference_level
 from rramsim.blackbox.protocol import Datasheet, LayerInfo
 from rramsim.checks import InputError
@@ -29,6 +29,7 @@ __all__ = [
 ]
 
 NOISE_VECTORS = 512  # vectors read twice for the noise of a reading
+LEAST_NOISE = 1e-5  # of the variance of the outputs
 ROUNDING = 1.0 / 12.0  # variance of rounding to integer codes, in codes squared
 
 
@@ -63,6 +64,9 @@ def cell_zero(work: Work) -> float:
 def noise_variance(work: Work, samples: Samples) -> NDArray[np.float64]:
     """Variance of one conversion: half the mean square of two reads' difference, and rounding.
 
+    At least 1e-5 of the outputs' own: no chip is linear to better than that, clipped samples included, and
+    without a floor directions that the inputs lack are fitted to rounding.
+
     Returns
     -------
     ndarray, shape (n_cols,)
@@ -73,7 +77,8 @@ def noise_variance(work: Work, samples: Samples) -> NDArray[np.float64]:
     difference = (first.codes - second.codes).astype(np.float64)
     # rounding is part of the difference already, unless there is too little noise to dither it
     variance = max(0.5 * float(np.square(difference).mean()), ROUNDING)
-    return variance * np.square(work.unit)
+    least = LEAST_NOISE * samples.target.var(axis=0, dtype=np.float64)
+    return np.maximum(variance * np.square(work.unit), least)
 
 
 @dataclass
@@ -213,7 +218,7 @@ def identify(
                 y = np.where(bad, _offset(y, x @ mean[rows].astype(np.float32), bad), y)
             residual = y - x @ prior[rows].astype(np.float32)
             residual = residual - residual.mean(axis=0)
-            slope = (x.T @ residual).astype(np.float64) / samples.n
+            slope = double_product(x, residual) / samples.n
             weight = noise / samples.n
             if turn + 1 < rounds:  # a first look: one factorisation with the rows' mean variances
                 shared = np.linalg.inv(gram + np.diag(weight.mean() / v.mean(axis=1)))

@@ -107,6 +107,14 @@ class HostLayer:
         )
         return dense + (0 if self.sparse_value is None else self.sparse_value.size)
 
+    @property
+    def n_macs(self) -> int:
+        """Multiply-accumulates of these numbers for one vector: every number takes part in one product.
+
+        The found error of reference lines takes one more for each column.
+        """
+        return self.n_extra + (0 if self.reference_of is None else self.reference_of.size)
+
 
 def layer_shapes(network: Network) -> dict[str, tuple[int, int]]:
     """Chip layers of a network: name to (n_rows, n_cols); a grouped node gives one per group.
