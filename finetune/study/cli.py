@@ -25,7 +25,14 @@ from finetune.study.commands import (
     watch,
 )
 from finetune.study.devices import check_preset, fit_device, reading_options
-from finetune.study.report import console, print_comparison, print_plan, print_table
+from finetune.study.report import (
+    console,
+    print_comparison,
+    print_notes,
+    print_notices,
+    print_plan,
+    print_table,
+)
 from rramsim.checks import InputError
 from rramsim.parallel import cores
 
@@ -83,7 +90,7 @@ def run(
     **options: Any,
 ) -> None:  # fmt: skip
     """Run an experiment from a TOML file (without one: the reference conditions), or continue it."""
-    from finetune.study.config import default_experiment, load_experiment, unread_of_experiment
+    from finetune.study.config import default_experiment, load_experiment
     from finetune.study.progress import progress, stoppable
     from finetune.study.runner import run_experiment
     from finetune.study.sweep import Case
@@ -92,13 +99,12 @@ def run(
     settings = settings.replaced(seed=seed, chips=chip_ids(chips))
     shard, as_json = shard_of(options["shard"]), options["as_json"]
     n_workers = cores() if workers is None else workers
+    case = Case("", settings, {})
+    print_notes([case])
     if options["dry_run"]:
         print_plan(settings, n_workers)
         return
     out = default_out(settings.experiment.name, shard) if out is None else out
-    for text in unread_of_experiment(settings):
-        click.echo(f"note: {text}", err=True)
-    case = Case("", settings, {})
     with stoppable(), progress([case], quiet=options["quiet"], verbose=options["verbose"]) as (hear, done):
         archive = run_experiment(
             settings,
@@ -222,6 +228,7 @@ def info(config: Path | None, plot: Path | None, shape: str | None, tile: str) -
     from finetune.study.machine import versions
     from rramsim.datasets.embedded import LOADERS, load_dataset
     from rramsim.datasets.teachers import load_teacher, teacher_names
+    from rramsim.host.summary import summarise
 
     if config is not None:
         _chip_map(config, plot)
@@ -242,12 +249,15 @@ def info(config: Path | None, plot: Path | None, shape: str | None, tile: str) -
         except InputError as error:
             table.add_row(name, f"no: {error}")
     terminal.print(table)
-    table = Table("network", "data set", "weights", "test accuracy")
+    table = Table("network", "data set", "weights", "on the chip", "MACs on the chip", "test accuracy")
     for name in teacher_names():
         network = load_teacher(name)
         accuracy = network.metadata.get("test_accuracy")
         shown = "" if accuracy is None else f"{100 * accuracy:.2f} %"
-        table.add_row(name, str(network.metadata.get("dataset", "")), f"{_n_weights(network):,}", shown)
+        summary = summarise(network)
+        shares = f"{summary.weight_share:.1%}", f"{summary.mac_share:.1%}"
+        data = str(network.metadata.get("dataset", ""))
+        table.add_row(name, data, f"{summary.chip_weights:,}", *shares, shown)
     terminal.print(table)
 
 
@@ -260,9 +270,11 @@ def _chip_map(config: Path, plot: Path | None) -> None:
     from rramsim.chip.layout import TileLayout
     from rramsim.chip.placement import place_layers
     from rramsim.host.layer import layer_shapes
+    from rramsim.host.summary import summarise
 
     experiment = load_experiment(config)
-    shapes = layer_shapes(Materials.load(experiment).network)
+    network = Materials.load(experiment).network
+    shapes, summary = layer_shapes(network), summarise(network)
     layouts = {name: TileLayout.build(*shape, experiment.mapping) for name, shape in shapes.items()}
     placed = place_layers(layouts, experiment.mapping)
     table = Table("layer", "rows x columns", "arrays", "cells", "share of them")
@@ -274,7 +286,8 @@ def _chip_map(config: Path, plot: Path | None) -> None:
     terminal.print(table)
     terminal.print(
         f"{len(placed.shapes)} arrays ({experiment.mapping.placement}), {placed.utilisation:.1%} of their "
-        "cells hold layers",
+        f"cells hold layers; on the chip: {summary.weight_share:.1%} of the weights, {summary.mac_share:.1%} "
+        "of the multiply-accumulates",
         highlight=False,
     )
     if plot is not None:
@@ -346,12 +359,6 @@ def _numbers(text: str, option: str, example: str) -> tuple[int, ...]:
     return numbers
 
 
-def _n_weights(network: Any) -> int:
-    from rramsim.host.layer import layer_shapes
-
-    return sum(rows * cols for rows, cols in layer_shapes(network).values())
-
-
 def _brief(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(_brief(entry) for entry in value)
@@ -376,6 +383,7 @@ def _show(archive: Any, folder: Path | None, *, as_json: bool) -> None:
         click.echo(json.dumps(plain_rows(archive.columns())))
     else:
         print_table(archive)
+    print_notices({"": archive})
     if folder is not None:
         from finetune.study.plot import draw_figures
 

@@ -29,6 +29,7 @@ from finetune.study.locking import locked
 from finetune.study.machine import differences, versions
 from finetune.study.materials import HISTOGRAM_BINS, Materials, Store
 from finetune.study.methods import join_methods, method_groups
+from finetune.study.notices import facts
 from finetune.study.sweep import Case
 from finetune.study.trial import Notify
 from rramsim.checks import InputError
@@ -461,6 +462,7 @@ def condition(
         "images": materials.normalisation,
         "network": network.name,
         "n_checkpoint_images": config.experiment.n_checkpoint,
+        **facts(config, network),
     }
     constants = {
         "stages": (list(config.stages), ("stage",), "", "what was done to the chip before the evaluation"),
