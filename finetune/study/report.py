@@ -30,6 +30,13 @@ NOT_COMPARABLE = (
     "* not comparable: more access to the chip than allowed; designed vectors amount to "
     "write-verify, reference points know more"
 )
+TIERS = {  # what `rramsim.Tier` says, for the caption of plans
+    "OUTPUTS": "outputs of the whole network",
+    "LAYERS": "outputs of single layers for inputs recorded from images",
+    "PROBE": "outputs of single layers for inputs of its own design, which no black box allows",
+    "CELLS": "single cells",
+    "PULSES": "raw programming pulses",
+}
 WIDE = 156  # columns where no terminal tells its width
 
 
@@ -47,9 +54,11 @@ def print_plan(settings: Any, workers: int) -> None:
     from finetune.study.methods import plan_methods
 
     rows, n_chips = plan_methods(settings), len(settings.experiment.chip_ids)
+    tiers = {row["tier"] for row in rows}
     caption = (
         "predicted for one chip; times of one thread, within a factor of about three; a strategy that begins "
-        "with another one of the list goes on from there"
+        "with another one of the list goes on from there; tiers say what a strategy may see of the chip: "
+        + "; ".join(f"{name}: {text}" for name, text in TIERS.items() if name in tiers)
     )
     table = Table(title=f"{settings.experiment.name}: plan, nothing was run", caption=caption)
     table.add_column("strategy")
@@ -212,8 +221,8 @@ def print_study(study: Any, name: str) -> None:
     console().print(table)
 
 
-def print_comparison(archive: Any, frame: Any) -> None:
-    """The rows of `compare_stages`."""
+def print_comparison(study: Any, frame: Any) -> None:
+    """The rows of `compare_conditions`, of one experiment or of a study."""
     from rich.table import Table
 
     from finetune.study.notices import shares_text
@@ -224,19 +233,22 @@ def print_comparison(archive: Any, frame: Any) -> None:
         "signed-rank test over chips, p (Holm): adjusted over this table; effect: Hedges' g of the paired "
         "differences; chips: how many find a difference of 0.1, 0.5 and 1 point with 80 % power"
     )
-    shares = shares_text(archive)
-    caption = f"{shares}; {caption}" if shares else caption
+    shares = set(map(shares_text, study.values()))
+    caption = f"{shares.pop()}; {caption}" if len(shares) == 1 and "" not in shares else caption
     names = ", ".join(dict.fromkeys(frame["baseline"]))
-    title = (
-        f"{archive.path.name}: {archive.n_trials} chips, {len(archive['labels']):,} images, against {names}"
-    )
+    chips = " or ".join(f"{n}" for n in sorted(set(frame["n_chips"])))
+    images = " or ".join(f"{n:,}" for n in sorted(set(frame["n_images"])))
+    title = f"{study.path.name}: {chips} chips, {images} images, against {names}"
     table = Table(title=title.replace("[", r"\["), caption=caption)
+    for axis in study.axes:
+        table.add_column(axis, overflow="fold")
     table.add_column("strategy", min_width=17, overflow="fold")
     for name in ("age", "accuracy", "difference", "p", "p (Holm)", "effect", "chips"):
         table.add_column(name, justify="right")
     for row in frame.to_dict("records"):
         needed = [row[f"chips_for_{points}"] for points in ("0.1", "0.5", "1")]
         cells = [
+            *(str(row[axis]) for axis in study.axes),
             row["strategy"],
             row["age"],
             f"{row['accuracy']:.2f}",

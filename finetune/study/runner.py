@@ -23,6 +23,7 @@ from finetune.strategies.composition import parse_strategy
 from finetune.study import storage
 from finetune.study.archive import Archive, Study, open_study
 from finetune.study.config import ExperimentConfig
+from finetune.study.describe import unlike_text
 from finetune.study.engines import Engine, process_engine, scheduler_engine
 from finetune.study.journal import Journal, Record, journal_path
 from finetune.study.locking import locked
@@ -265,9 +266,10 @@ def _previous(plans: list[_Plan], out: Path, fresh: bool, allow_mixed: bool) -> 
     else:
         what = "another version of rramsim"
     if theirs["rramsim_version"] != mine["rramsim_version"] or what != "another version of rramsim":
+        which = unlike_text(first.config, plans[0].case.config) if single and was_single else ""
         raise InputError(
             f"{out}: holds {what} ({theirs['digest']}, rramsim {theirs['rramsim_version']}; this is "
-            f"{mine['digest']}, rramsim {mine['rramsim_version']}); choose another --out, "
+            f"{mine['digest']}, rramsim {mine['rramsim_version']}{which}); choose another --out, "
             "or --fresh to replace it"
         )
     for plan in plans:
