@@ -469,12 +469,7 @@ def condition(
     constants = {
         "stages": (list(config.stages), ("stage",), "", "what was done to the chip before the evaluation"),
         "labels": (materials.test.labels.astype(np.uint8), ("image",), "1", "class of each test image"),
-        "classes": (
-            list(materials.class_names),
-            ("class",),
-            "",
-            "names of the classes",
-        ),
+        "classes": (list(materials.class_names), ("class",), "", "names of the classes"),
         "calibration/index": (materials.calibration_index, ("calibration_image",), "1",
                               "place of each calibration image in its split"),
         "teacher/accuracy": (float((predicted == materials.test.labels).mean()), (), "1",
