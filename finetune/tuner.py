@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.bench import Bench, Checkpoint, Evaluate
+from finetune.calibration import check_classes
 from finetune.meter import Budget, BudgetSpent
 from finetune.strategies.composition import Composition, parse_strategy
 from rramsim.blackbox.protocol import ChipProtocol, Ledger, Tier
@@ -132,6 +133,7 @@ class Tuner:
 
     def _start(self) -> None:
         bench = self.bench
+        check_classes(bench.teacher_values(bench.teacher.output))
         if not bench.was_mapped:
             bench.deployment.map(bench.images, program=not self.strategy.writes_itself)
         self._started = True

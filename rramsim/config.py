@@ -146,7 +146,8 @@ def check_settings(settings: Any, where: str = "") -> None:
     Raises
     ------
     InputError
-        For a value outside its declared range or choices; the message names the field.
+        For a value outside its declared range or choices, and for anything but a settings object where
+        a table of settings belongs; the message names the field and what to write.
 
     Warns
     -----
@@ -158,6 +159,9 @@ def check_settings(settings: Any, where: str = "") -> None:
         if value is None or "unit" not in known:
             continue
         name = f"{where}{entry.name}"
+        kind = kind_of(type(settings), entry.name)
+        if kind is not None and not isinstance(value, kind):
+            raise InputError(_no_table(name, entry.name, kind, value))
         if known["choices"] and value not in known["choices"]:
             words = ", ".join(known["choices"])
             hint = nearest_name(str(value), known["choices"])
@@ -165,6 +169,15 @@ def check_settings(settings: Any, where: str = "") -> None:
         if known["span"]:
             for number in _flat(value):
                 _check_number(name, number, known, whole=str(entry.type).startswith("int"))
+
+
+def _no_table(name: str, field: str, kind: Any, value: Any) -> str:
+    """What to write where something else stands for a table of settings."""
+    keys = ", ".join(entry.name for entry in dataclasses.fields(kind) if entry.init)
+    meant = f"{field}={kind.__name__}(...)"
+    if isinstance(value, dict):
+        meant = f"{field}={kind.__name__}(**{{...}})"
+    return f"{name} must be a {kind.__name__}, got {value!r:.60}; write {meant}, whose fields are {keys}"
 
 
 def _flat(value: Any) -> Iterator[Any]:
