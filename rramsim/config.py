@@ -29,6 +29,7 @@ __all__ = [
     "check_settings",
     "describe",
     "digest",
+    "implausible",
     "kind_of",
     "parse",
     "read_toml",
@@ -216,7 +217,7 @@ def _check_number(name: str, value: Any, known: Any, *, whole: bool) -> None:
     if usual is not None and number != 0.0 and math.isfinite(number):
         size = abs(number)
         if not usual[0] <= size <= usual[1]:
-            warnings.warn(_implausible(name, number, unit, usual), UnitWarning, stacklevel=_level())
+            warnings.warn(implausible(name, number, unit, usual), UnitWarning, stacklevel=_level())
 
 
 def _level() -> int:
@@ -228,18 +229,28 @@ def _level() -> int:
     return level
 
 
-def _implausible(name: str, value: float, unit: str, usual: tuple[float, float]) -> str:
+def implausible(name: str, value: float, unit: str, usual: tuple[float, float], slip: str = "") -> str:
+    """A sentence about a magnitude beyond the usual ones; `slip`, or the prefix that was probably meant.
+
+    Examples
+    --------
+    >>> implausible("g_max", 40.0, "S", (1e-12, 1e-2))
+    'g_max = 40 S (4e+07 uS) is outside the usual 1 pS to 10 mS; units are SI without prefix: was 40 uS \
+meant, that is 4e-05?'
+    """
     factors = {**PREFIXES, **FEMTO}
     order = USUAL_PREFIXES.get(unit, "")
     text = f"{name} = {value:g} {unit}"
     if order:
         text += f" ({value / factors[order[0]]:g} {order[0]}{unit})"
     text += f" is outside the usual {_prefixed(usual[0], unit)} to {_prefixed(usual[1], unit)}"
+    if slip:
+        return f"{text}; {slip}"
     for prefix in order:
         meant = abs(value) * factors[prefix]
         if usual[0] <= meant <= usual[1]:
-            slip = f"was {value:g} {prefix}{unit} meant, that is {value * factors[prefix]:g}?"
-            return f"{text}; units are SI without prefix: {slip}"
+            guess = f"was {value:g} {prefix}{unit} meant, that is {value * factors[prefix]:g}?"
+            return f"{text}; units are SI without prefix: {guess}"
     if unit == "1":
         tail = (
             f"; was {value:g} % meant, that is {value / 100:g}?"

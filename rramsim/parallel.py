@@ -188,6 +188,7 @@ class Workers(Executor):
             missing = wanted - len(self._workers)
         for _ in range(missing):
             self._start()
+        lost = False
         for worker in [worker for worker in self._workers if worker.ready and worker.work is None]:
             with self._lock:
                 if not self._waiting:
@@ -195,17 +196,22 @@ class Workers(Executor):
                 work = self._waiting.popleft()
             if work.losses or work.future.set_running_or_notify_cancel():
                 worker.work = work
-                self._send(worker, work)
-        return True
+                lost |= not self._send(worker, work)
+        # a process that died while it was idle leaves its work waiting: without another round nobody
+        # might be left to wake this thread
+        return self._hand_out() if lost else True
 
-    def _send(self, worker: _Worker, work: _Work) -> None:
+    def _send(self, worker: _Worker, work: _Work) -> bool:
+        """Hand work to a process; False if the process turned out to be dead."""
         try:
             worker.pipe.send((work.function, work.arguments, work.options))
         except OSError:
             self._lose(worker)
+            return False
         except Exception as error:  # cannot be pickled
             worker.work = None
             work.future.set_exception(error)
+        return True
 
     def _start(self) -> None:
         ours, theirs = self._context.Pipe()
