@@ -57,7 +57,7 @@ def operations_per_vector(bench: Bench) -> float:
     """Multiply-accumulates of a vector, averaged over the vectors that one image sends to the chip."""
     total, n_vectors, network = 0.0, 0.0, bench.network
     for node in network.mapped:
-        shape = bench.teacher_values(node).shape
+        shape = bench.teacher_shape(node)
         for layer in bench.deployment.layers_of(node):
             info = bench.deployment.chip.layers[layer]
             n_positions = float(windows.vectors_per_example(network.node(node), shape))
