@@ -58,13 +58,14 @@ def noise_variance(work: Work, samples: Samples) -> NDArray[np.float64]:
     Returns
     -------
     ndarray, shape (n_cols,)
-        In normalised units squared, per row tile.
+        In normalised units squared, per row tile (of the sum of them where the chip tells no more).
     """
     picks = samples.picks[:: max(1, samples.n // NOISE_VECTORS)]
     first, second = work.read(picks, per_tile=True), work.read(picks, per_tile=True)
     difference = (first.codes - second.codes).astype(np.float64)
     # rounding is part of the difference already, unless there is too little noise to dither it
-    variance = max(0.5 * float(np.square(difference).mean()), ROUNDING)
+    roundings = 1 if work.sheet.tile_codes else len(work.info.row_tiles)
+    variance = max(0.5 * float(np.square(difference).mean()), roundings * ROUNDING)
     return variance * np.square(work.unit)
 
 
@@ -132,7 +133,7 @@ def observe_spread(
         nominal -= sheet.levels[reference_level(sheet.n_levels)] / cell_unit(samples.work)
     energy = np.diag(samples.gram)
     features, squares = [], []
-    for tile, (top, bottom) in enumerate(samples.work.info.row_tiles):
+    for tile, (top, bottom) in enumerate(samples.work.row_tiles):
         predicted = samples.x[:, top:bottom] @ nominal[top:bottom].astype(np.float32)
         residual = reading.tiles[tile] - predicted
         residual -= residual.mean(axis=0)
@@ -196,7 +197,7 @@ def identify(
         Variance of one conversion.
     """
     mean, posterior, widened = prior.copy(), variance.copy(), variance.copy()
-    for tile, (top, bottom) in enumerate(samples.work.info.row_tiles):
+    for tile, (top, bottom) in enumerate(samples.work.row_tiles):
         rows = slice(top, bottom)
         x, gram = samples.x[:, rows], samples.gram[rows, rows]
         n_rows = bottom - top
