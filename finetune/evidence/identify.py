@@ -19,6 +19,7 @@ __all__ = [
     "WriteSpread",
     "cell_factors",
     "cell_unit",
+    "cell_zero",
     "find_reference_error",
     "identify",
     "identify_flops",
@@ -50,6 +51,13 @@ def cell_factors(sheet: Datasheet, n_cells: int) -> NDArray[np.float64]:
         powers = float(sheet.n_levels) ** np.arange(n_cells // 2)[::-1]
         shares = powers * (sheet.n_levels - 1) / (powers[0] * sheet.n_levels - 1)
     return np.stack([shares, -shares], axis=1).ravel()
+
+
+def cell_zero(work: Work) -> float:
+    """Conductance, in `cell_unit`, from which a single cell's weight counts: that of the middle level."""
+    if work.sheet.mapping != "reference":
+        return 0.0
+    return float(work.sheet.levels[reference_level(work.sheet.n_levels)] / cell_unit(work))
 
 
 def noise_variance(work: Work, samples: Samples) -> NDArray[np.float64]:
@@ -126,11 +134,8 @@ def observe_spread(
     noise : ndarray, shape (n_cols,)
         Variance of one conversion.
     """
-    sheet, n_cells = samples.work.sheet, conductance.shape[2]
-    factors = cell_factors(sheet, n_cells)
-    nominal = conductance @ factors
-    if n_cells == 1:  # the reference line is subtracted
-        nominal -= sheet.levels[reference_level(sheet.n_levels)] / cell_unit(samples.work)
+    factors = cell_factors(samples.work.sheet, conductance.shape[2])
+    nominal = conductance @ factors - cell_zero(samples.work)
     energy = np.diag(samples.gram)
     features, squares = [], []
     for tile, (top, bottom) in enumerate(samples.work.row_tiles):

@@ -88,7 +88,7 @@ def test_beliefs_track_true_cells(net, calibration):
         for layer, belief in maintain.beliefs.items():
             g = chip.conductances(layer).reshape(belief.mean.shape)
             true = (g[:, :, 0] - g[:, :, 1]) / window
-            written = belief.level_means[report.deployment.layers[layer].levels]
+            written = ((levels - levels[0]) / window)[report.deployment.layers[layer].levels]
             naive = written[:, :, 0] - written[:, :, 1]
             before[layer] = before.get(layer, 0.0) + np.square(naive - true).sum()
             after[layer] = after.get(layer, 0.0) + np.square(belief.weights - true).sum()
