@@ -1,6 +1,7 @@
 """Figures of an archive, each on Axes of its own or on given ones (matplotlib is loaded when one is drawn).
 
-Every function returns the Axes; `rramsim.plot.save(ax, "figure.pdf")` writes the file.
+Every function returns the Axes; `rramsim.plot.save(ax, "figure.pdf")` writes the file.  Long because every
+function says what it draws, in which unit.
 """
 
 from __future__ import annotations
