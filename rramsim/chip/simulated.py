@@ -156,6 +156,7 @@ class SimulatedChip:
             drive=converters.drive,
             adc_per_line=converters.adc_per_line,
             error_law=cells.law,
+            tile_codes=converters.tile_codes,
         )
 
     @property
@@ -217,6 +218,11 @@ class SimulatedChip:
         info, converters = item.info, self.config.converters
         if item.output_range == 0.0:
             raise InputError(f"layer {layer!r} has no output_range yet: call configure(...) before mvm(...)")
+        if per_tile and not converters.tile_codes:
+            raise InputError(
+                f"layer {layer!r}: this chip sums its row tiles (converters.tile_codes = false) and has no "
+                "codes per tile"
+            )
         low, high = dac_codes(converters.dac_bits, item.drive.signed)
         name = f"codes of {layer!r}"
         if isinstance(codes, WindowCodes):

@@ -138,8 +138,12 @@ class Deployment:
         keep = {network.node(node).inputs[0] for node in shared}  # else written over before their turn
         network.evaluate(network.feed(images), network.output, mapped=set_ranges, keep=keep)
         if program:
-            for layer in self.layers:
-                self.write(layer, self.nearest_levels(layer))
+            self.program()
+
+    def program(self) -> None:
+        """Write every layer's nearest levels, once `map` has chosen ranges and zero points."""
+        for layer in self.layers:
+            self.write(layer, self.nearest_levels(layer))
 
     def _owner(self, node: str) -> str:
         """The node whose weights a mapped node uses: itself, or the one that it shares them with."""
