@@ -116,6 +116,17 @@ class Bench:
         self._order = self.rng("shuffled teacher").permutation(len(images)) if shuffle_teacher else None
         self.history: list[dict[str, Any]] = []
         self.checkpoints: list[Checkpoint] = []
+        # layers whose first answers were looked at, after and before their first write
+        self.contacts: set[str] = set()
+        self.unwritten_contacts: set[str] = set()
+        self.used_chip = False  # cells were found in use that the host took to be reset
+
+    def erase(self) -> None:
+        """Write level 0 to every cell: a chip that was used before arrives reset."""
+        for layer, info in self.deployment.chip.layers.items():
+            self.deployment.chip.write(
+                layer, np.zeros((info.n_rows, info.n_cols, info.cells_per_weight), dtype=np.int64)
+            )
 
     def rng(self, purpose: str) -> np.random.Generator:
         """Generator of the tuner's own draws; depends on the seed and `purpose` alone."""
@@ -180,6 +191,8 @@ class Bench:
             "gate": self._gate.gate_state(),
             "history": [dict(row) for row in self.history],
             "checkpoints": [dict(vars(entry)) for entry in self.checkpoints],
+            "contacts": [sorted(self.contacts), sorted(self.unwritten_contacts)],
+            "used_chip": self.used_chip,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -192,3 +205,5 @@ class Bench:
         self._gate.load_gate_state(state["gate"])
         self.history = [dict(row) for row in state["history"]]
         self.checkpoints = [Checkpoint(**entry) for entry in state["checkpoints"]]
+        self.contacts, self.unwritten_contacts = map(set, state["contacts"])
+        self.used_chip = bool(state["used_chip"])

@@ -22,6 +22,10 @@ class UnitWarning(UserWarning):
     """A setting has a magnitude that is not met in practice, as if a prefix had been forgotten."""
 
 
+class VerifyWarning(UserWarning):
+    """Write-verify left many cells outside their window."""
+
+
 class NoEffectWarning(UserWarning):
     """A setting or an action changes nothing here."""
 

@@ -19,6 +19,7 @@ __all__ = [
     "WriteSpread",
     "cell_factors",
     "cell_unit",
+    "cell_zero",
     "find_reference_error",
     "identify",
     "identify_flops",
@@ -52,19 +53,27 @@ def cell_factors(sheet: Datasheet, n_cells: int) -> NDArray[np.float64]:
     return np.stack([shares, -shares], axis=1).ravel()
 
 
+def cell_zero(work: Work) -> float:
+    """Conductance, in `cell_unit`, from which a single cell's weight counts: that of the middle level."""
+    if work.sheet.mapping != "reference":
+        return 0.0
+    return float(work.sheet.levels[reference_level(work.sheet.n_levels)] / cell_unit(work))
+
+
 def noise_variance(work: Work, samples: Samples) -> NDArray[np.float64]:
     """Variance of one conversion: half the mean square of two reads' difference, and rounding.
 
     Returns
     -------
     ndarray, shape (n_cols,)
-        In normalised units squared, per row tile.
+        In normalised units squared, per row tile (of the sum of them where the chip tells no more).
     """
     picks = samples.picks[:: max(1, samples.n // NOISE_VECTORS)]
     first, second = work.read(picks, per_tile=True), work.read(picks, per_tile=True)
     difference = (first.codes - second.codes).astype(np.float64)
     # rounding is part of the difference already, unless there is too little noise to dither it
-    variance = max(0.5 * float(np.square(difference).mean()), ROUNDING)
+    roundings = 1 if work.sheet.tile_codes else len(work.info.row_tiles)
+    variance = max(0.5 * float(np.square(difference).mean()), roundings * ROUNDING)
     return variance * np.square(work.unit)
 
 
@@ -125,14 +134,11 @@ def observe_spread(
     noise : ndarray, shape (n_cols,)
         Variance of one conversion.
     """
-    sheet, n_cells = samples.work.sheet, conductance.shape[2]
-    factors = cell_factors(sheet, n_cells)
-    nominal = conductance @ factors
-    if n_cells == 1:  # the reference line is subtracted
-        nominal -= sheet.levels[reference_level(sheet.n_levels)] / cell_unit(samples.work)
+    factors = cell_factors(samples.work.sheet, conductance.shape[2])
+    nominal = conductance @ factors - cell_zero(samples.work)
     energy = np.diag(samples.gram)
     features, squares = [], []
-    for tile, (top, bottom) in enumerate(samples.work.info.row_tiles):
+    for tile, (top, bottom) in enumerate(samples.work.row_tiles):
         predicted = samples.x[:, top:bottom] @ nominal[top:bottom].astype(np.float32)
         residual = reading.tiles[tile] - predicted
         residual -= residual.mean(axis=0)
@@ -196,7 +202,7 @@ def identify(
         Variance of one conversion.
     """
     mean, posterior, widened = prior.copy(), variance.copy(), variance.copy()
-    for tile, (top, bottom) in enumerate(samples.work.info.row_tiles):
+    for tile, (top, bottom) in enumerate(samples.work.row_tiles):
         rows = slice(top, bottom)
         x, gram = samples.x[:, rows], samples.gram[rows, rows]
         n_rows = bottom - top

@@ -104,7 +104,7 @@ class Samples:
         if host.reference_error is None or host.reference_of is None:
             return outputs
         error = host.reference_error.astype(np.float32)
-        for tile, (top, bottom) in enumerate(self.work.info.row_tiles):
+        for tile, (top, bottom) in enumerate(self.work.row_tiles):
             outputs.tiles[tile] -= (self.x[:, top:bottom] @ error[top:bottom])[:, host.reference_of]
         return outputs
 
@@ -137,7 +137,7 @@ def _normalised(work: Work, driven: NDArray[np.integer], reading: Reading) -> Ti
     codes: NDArray[np.float32] = (by_tile * work.unit.astype(np.float32)).astype(np.float32)
     constant = unsubtracted(work.sheet)
     if constant:
-        for tile, (top, bottom) in enumerate(work.info.row_tiles):
+        for tile, (top, bottom) in enumerate(work.row_tiles):
             codes[tile] -= (np.float32(constant) * driven[:, top:bottom].sum(axis=1, dtype=np.float32))[
                 :, None
             ]
@@ -194,7 +194,7 @@ class Probes:
 
     def read(self) -> TileOutputs:
         """Outputs of the present state."""
-        return _normalised(self.work, self.codes, self.work.probe(self.codes, per_tile=True))
+        return _normalised(self.work, self.codes, self.work.answers(self.codes, per_tile=True))
 
 
 def probe_count(n_rows: int) -> int:

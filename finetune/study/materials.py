@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.study.config import ExperimentConfig
+from finetune.study.paths import locate
 from rramsim.checks import InputError
 from rramsim.chip.simulated import SimulatedChip
 from rramsim.datasets.embedded import Split, load_dataset
@@ -64,8 +65,8 @@ class Materials:
         for name, value in (("dataset", table.dataset), ("network", table.network)):
             if not value.isprintable():
                 raise InputError(f"experiment.{name} must be printable text, got {value!r}")
-        dataset = load_dataset(table.dataset).normalised(table.mean, table.std)
-        network = load_network(table.network, dataset.image_shape)
+        dataset = load_dataset(locate(table.dataset, table.folder)).normalised(table.mean, table.std)
+        network = load_network(locate(table.network, table.folder), dataset.image_shape)
         if table.digital:
             network = network.with_digital(table.digital)
         if dataset.image_shape != tuple(network.input_shape):
@@ -174,7 +175,7 @@ def materials_key(config: ExperimentConfig) -> tuple[Any, ...]:
     """What network and images of an experiment depend on."""
     table = config.experiment
     data = (table.dataset, table.mean, table.std, table.n_calibration, table.n_test)
-    return (*data, table.network, table.digital, table.seed)
+    return (*data, table.network, table.folder, table.digital, table.seed)
 
 
 class Store:

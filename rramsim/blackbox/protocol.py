@@ -88,6 +88,7 @@ class Datasheet:
     error_law: str = ""
     reference: str = "line"  # what is subtracted where one cell holds a weight: "line" or "digital" (nothing)
     reference_level: int | None = None  # level of the reference line's cells; None for the middle one
+    tile_codes: bool = True  # answers per row tile on request; False: it tells their sum only
 
     def __post_init__(self) -> None:
         for name, known in _CHOICES.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from rramsim.blackbox.mapping import check_slices
 from rramsim.cell import CellsConfig, CostConfig, DisturbConfig, FaultsConfig
 from rramsim.checks import InputError
 from rramsim.chip.converters import ConverterConfig
@@ -50,6 +51,8 @@ class ChipConfig:
         level, n_levels = self.mapping.reference_level, len(self.cells.scale.levels)
         if level is not None and level >= n_levels:
             raise InputError(f"mapping: reference_level must be below n_levels = {n_levels}, got {level}")
+        if self.mapping.kind == "sliced":
+            check_slices(n_levels, self.mapping.n_slices)
         if self.converters.adc_per_line and self.mapping.kind == "reference":
             raise InputError("adc_per_line needs differential or sliced mapping, got reference")
         for name in ("v_read", "t_read"):

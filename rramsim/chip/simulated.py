@@ -159,6 +159,7 @@ class SimulatedChip:
             drive=converters.drive,
             adc_per_line=converters.adc_per_line,
             error_law=cells.law,
+            tile_codes=converters.tile_codes,
         )
 
     @property
@@ -219,6 +220,11 @@ class SimulatedChip:
         item = self._layer(layer)
         if item.output_range == 0.0:
             raise InputError(f"layer {layer!r} has no output_range yet: call configure(...) before mvm(...)")
+        if per_tile and not self.config.converters.tile_codes:
+            raise InputError(
+                f"layer {layer!r}: this chip sums its row tiles (converters.tile_codes = false) and has no "
+                "codes per tile"
+            )
         data, geometry = self._checked(layer, codes)
         if self._pending >= LONGEST_PENDING:
             self._pass_time()

@@ -136,8 +136,12 @@ class Deployment:
             )
             self.set_output_range(layer, partial, margin)
         if program:
-            for layer in self.layers:
-                self.write(layer, self.nearest_levels(layer))
+            self.program()
+
+    def program(self) -> None:
+        """Write every layer's nearest levels, once `map` has chosen ranges and zero points."""
+        for layer in self.layers:
+            self.write(layer, self.nearest_levels(layer))
 
     def layers_of(self, node: str) -> list[str]:
         """Chip layers of a network node, one per group."""

@@ -233,6 +233,7 @@ def results(table: dict[str, Any]) -> str:
         chip.configure(layer, input_range=(-v, v), output_range=2e-5)
         chip.write(layer, np.floor(rng.random(shape) * n_levels).astype(np.int64))
         total.update(chip.mvm(layer, codes).codes.tobytes())
+        total.update(chip.mvm(layer, codes[:2], per_tile=True).codes.tobytes())
         chip.wait(3.0)
         chip.write(layer, np.floor(rng.random(shape) * n_levels).astype(np.int64), rng.random(shape) < 0.5)
         total.update(chip.mvm(layer, codes).codes.tobytes())
