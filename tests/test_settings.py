@@ -17,7 +17,7 @@ from rramsim.chip.simulated import ChipConfig
 from rramsim.circuit.wiring import WiresConfig
 from rramsim.config import check_settings, describe, kind_of, parse, setting, unit_of
 
-UNITS = {"1", "S", "V", "s", "J", "K", "A", "ohm", "1/V", "S or 1", "m", "m^2", "F", "Hz", "W"}
+UNITS = {"1", "S", "V", "s", "J", "K", "A", "ohm", "1/V", "S or 1", "m", "m^2", "F", "F/m", "Hz", "W"}
 
 
 @pytest.mark.parametrize("cls", [ExperimentConfig, ChipConfig])
