@@ -44,7 +44,7 @@ ROOMS = {
     ),
 }
 # front doors: exported names, loaded by strings at their first use
-DOORS = {"rramsim", "finetune"}
+DOORS = {"rramsim", "rramsim.plot", "finetune"}
 
 
 def module_of(path: Path) -> str:

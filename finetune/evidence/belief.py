@@ -21,7 +21,7 @@ from finetune.evidence.identify import Estimate
 from finetune.evidence.samples import Samples, TileOutputs
 from rramsim.checks import InputError
 
-__all__ = ["CellBelief", "fit_fresh"]
+__all__ = ["LEAST_VARIANCE", "CellBelief", "fit_fresh"]
 
 LEAST_VARIANCE = 1e-12
 
@@ -183,7 +183,7 @@ def fit_fresh(
     if expected <= 0.0:
         return 1.0
     surplus, weights = 0.0, belief.weights
-    for tile, (top, bottom) in enumerate(samples.work.info.row_tiles):
+    for tile, (top, bottom) in enumerate(samples.work.row_tiles):
         residual = reading.tiles[tile] - samples.x[:, top:bottom] @ weights[top:bottom].astype(np.float32)
         residual = residual - residual.mean(axis=0)
         free = ~reading.saturated[tile]

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from finetune.bench import Bench
 from finetune.evidence.belief import CellBelief, fit_fresh
 from finetune.evidence.choice import choose
+from finetune.evidence.direction import rising_evidence
 from finetune.evidence.identify import (
     NOISE_VECTORS,
     cell_factors,
@@ -38,6 +39,7 @@ from rramsim.checks import InputError
 
 __all__ = ["Maintain"]
 
+CLEAR_DIRECTION = 5.0  # log likelihood ratio from which outputs decide which way cells drift
 GAINS = (0.5, 3.0)  # of a column, between which the host is trusted to restore it
 
 
@@ -57,7 +59,8 @@ class Maintain(LayerStep):
         Forecast of the mean exponent since the last visit at full activity; its size is corrected
         from the outputs, 0 means none (the first visit after tuning).
     rising : bool
-        Drift towards g_max, else towards g_min.
+        First guess of the direction: towards g_max, else towards g_min. Outputs decide as soon as they
+        can (`finetune.evidence.direction`); `direction` of the history is their log likelihood ratio so far.
     spread : float
         Standard deviation of a cell's exponent over its mean (1.31 for ln-std 1).
     price : float
@@ -95,6 +98,7 @@ class Maintain(LayerStep):
         self.level_variances: dict[str, NDArray[np.float64]] = {}  # of a write to each level
         self.weights: dict[str, NDArray[np.float64]] = {}  # columns' sensitivity, found once
         self.n_written = 0
+        self.direction = 0.0  # log likelihood ratio of rising conductance, over layers and visits
 
     def check_chip(self, chip: ChipProtocol) -> None:
         """Beliefs are about pairs."""
@@ -160,7 +164,8 @@ class Maintain(LayerStep):
             left, written = left - n, written + n
         self.beliefs[work.layer] = belief
         self.n_written += written
-        work.record(self.name, before=start, after=error, written=written, cells=n_cells)
+        work.record(self.name, before=start, after=error, written=written, cells=n_cells,
+            direction=self.direction)  # fmt: skip
 
     def _activity(self, work: Work, samples: Samples) -> NDArray[np.float64]:
         if self.uniform:
@@ -186,16 +191,22 @@ class Maintain(LayerStep):
         if self.rate == 0.0:
             return belief, noise
         activity = self._activity(work, samples)
-        end = work.sheet.levels[-1 if self.rising else 0] / cell_unit(work)
-        ahead = replace(belief)
-        ahead.drift(self.rate, activity, self.spread, end)
+        ends = work.sheet.levels[0] / cell_unit(work), work.sheet.levels[-1] / cell_unit(work)
+        ahead = replace(belief)  # both directions shrink the weights of pairs alike
+        ahead.drift(self.rate, activity, self.spread, ends[1])
         effect = samples.x @ (ahead.weights - belief.weights).astype(np.float32)
         seen = reading.total - samples.x @ belief.weights.astype(np.float32)
         # the drift's mean effect is found in the outputs with known shape and unknown size
         size = float(
             (effect * seen).sum(dtype=np.float64) / max(np.square(effect).sum(dtype=np.float64), 1e-300)
         )
-        belief.drift(self.rate * float(np.clip(size, 0.0, 10.0)), activity, self.spread, end)
+        rate = self.rate * float(np.clip(size, 0.0, 10.0))
+        if rate > 0.0:
+            self.direction += rising_evidence(
+                samples, reading, belief, noise, rate=rate, activity=activity, spread=self.spread, ends=ends
+            )
+        rising = self.direction > 0.0 if abs(self.direction) > CLEAR_DIRECTION else self.rising
+        belief.drift(rate, activity, self.spread, ends[1 if rising else 0])
         return belief, noise
 
     def _residual(
@@ -221,12 +232,13 @@ class Maintain(LayerStep):
         """Beliefs of all layers visited so far."""
         return {
             "n_written": self.n_written,
+            "direction": self.direction,
             "beliefs": {layer: belief.state_dict() for layer, belief in self.beliefs.items()},
             "level_variances": {layer: value.copy() for layer, value in self.level_variances.items()},
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from `state_dict`."""
-        self.n_written = int(state["n_written"])
+        self.n_written, self.direction = int(state["n_written"]), float(state["direction"])
         self.beliefs = {layer: CellBelief.from_state(entries) for layer, entries in state["beliefs"].items()}
         self.level_variances = {layer: np.array(value) for layer, value in state["level_variances"].items()}

@@ -117,6 +117,7 @@ def _overview(as_json: bool, csv: Path | None) -> None:
     from finetune.study.machine import versions
     from rramsim.datasets.embedded import LOADERS, load_dataset
     from rramsim.datasets.teachers import load_teacher, teacher_names
+    from rramsim.host.summary import summarise
 
     known = {"rramsim": rramsim.__version__, **json.loads(versions())}
     data = []
@@ -134,11 +135,14 @@ def _overview(as_json: bool, csv: Path | None) -> None:
     networks: list[dict[str, Any]] = []
     for name in teacher_names():
         network = load_teacher(name)
+        summary = summarise(network)
         networks.append(
             {
                 "network": name,
                 "data set": str(network.metadata.get("dataset", "")),
-                "weights": _n_weights(network),
+                "weights": summary.chip_weights,
+                "weight_share": summary.weight_share,
+                "mac_share": summary.mac_share,
                 "test accuracy": network.metadata.get("test_accuracy"),
             }
         )
@@ -155,11 +159,12 @@ def _overview(as_json: bool, csv: Path | None) -> None:
     for row in data:
         table.add_row(*row.values())
     terminal.print(table)
-    table = Table("network", "data set", "weights", "test accuracy")
+    table = Table("network", "data set", "weights", "on the chip", "MACs on the chip", "test accuracy")
     for entry in networks:
         accuracy = entry["test accuracy"]
         shown = "" if accuracy is None else f"{100 * accuracy:.2f} %"
-        table.add_row(entry["network"], entry["data set"], f"{entry['weights']:,}", shown)
+        shares = f"{entry['weight_share']:.1%}", f"{entry['mac_share']:.1%}"
+        table.add_row(entry["network"], entry["data set"], f"{entry['weights']:,}", *shares, shown)
     terminal.print(table)
 
 
@@ -172,9 +177,11 @@ def _chip_map(config: Path, plot: Path | None, as_json: bool, csv: Path | None) 
     from rramsim.chip.layout import TileLayout
     from rramsim.chip.placement import place_layers
     from rramsim.host.layer import layer_shapes
+    from rramsim.host.summary import summarise
 
     experiment = load_experiment(config)
-    shapes = layer_shapes(Materials.load(experiment).network)
+    network = Materials.load(experiment).network
+    shapes, summary = layer_shapes(network), summarise(network)
     layouts = {name: TileLayout.build(*shape, experiment.mapping) for name, shape in shapes.items()}
     placed = place_layers(layouts, experiment.mapping)
     rows = [
@@ -196,7 +203,8 @@ def _chip_map(config: Path, plot: Path | None, as_json: bool, csv: Path | None) 
         terminal.print(table)
         terminal.print(
             f"{len(placed.shapes)} arrays ({experiment.mapping.placement}), {placed.utilisation:.1%} of "
-            "their cells hold layers",
+            f"their cells hold layers; on the chip: {summary.weight_share:.1%} of the weights, "
+            f"{summary.mac_share:.1%} of the multiply-accumulates",
             highlight=False,
         )
     if plot is not None:
@@ -323,12 +331,6 @@ def _numbers(text: str, option: str, example: str) -> tuple[int, ...]:
     if not numbers or min(numbers) < 1:
         raise InputError(f"{option} must be positive whole numbers such as {example}, got {text!r}")
     return numbers
-
-
-def _n_weights(network: Any) -> int:
-    from rramsim.host.layer import layer_shapes
-
-    return sum(rows * cols for rows, cols in layer_shapes(network).values())
 
 
 def _brief(value: Any) -> str:

@@ -24,7 +24,7 @@ from finetune.study.commands import (
 )
 from finetune.study.devices import fit_device
 from finetune.study.output import echo_rows, plain_rows, row_options, with_ending, written
-from finetune.study.report import print_comparison, print_plan, print_table
+from finetune.study.report import print_comparison, print_notes, print_notices, print_plan, print_table
 from rramsim.checks import InputError
 from rramsim.parallel import cores
 
@@ -86,7 +86,7 @@ def run(
     **options: Any,
 ) -> None:  # fmt: skip
     """Run an experiment from a TOML file (without one: the reference conditions), or continue it."""
-    from finetune.study.config import default_experiment, load_experiment, unread_of_experiment
+    from finetune.study.config import default_experiment, load_experiment
     from finetune.study.progress import progress, stoppable
     from finetune.study.runner import run_experiment
     from finetune.study.sweep import Case
@@ -95,13 +95,12 @@ def run(
     settings = settings.replaced(seed=seed, chips=chip_ids(chips))
     shard, as_json = shard_of(options["shard"]), options["as_json"]
     n_workers = cores() if workers is None else workers
+    case = Case("", settings, {})
+    print_notes([case])
     if options["dry_run"]:
         print_plan(settings, n_workers)
         return
     out = default_out(settings.experiment.name, shard) if out is None else out
-    for text in unread_of_experiment(settings):
-        click.echo(f"note: {text}", err=True)
-    case = Case("", settings, {})
     with stoppable(), progress([case], quiet=options["quiet"], verbose=options["verbose"]) as (hear, done):
         archive = run_experiment(
             settings,
@@ -199,6 +198,7 @@ def _show(archive: Any, folder: Path | None, *, as_json: bool) -> None:
         click.echo(json.dumps(plain_rows(archive.columns())))
     else:
         print_table(archive)
+    print_notices({"": archive})
     if folder is not None:
         from finetune.study.plot import draw_figures
 

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from finetune.study.output import plain_rows, with_ending
-from finetune.study.report import print_study
+from finetune.study.report import print_notes, print_notices, print_study
 from rramsim.checks import InputError
 from rramsim.parallel import cores
 
@@ -99,6 +99,7 @@ def sweep(
     shard = shard_of(options["shard"])
     out = default_out(name, shard) if out is None else out
     n_workers = cores() if workers is None else workers
+    print_notes(cases)
     if options["dry_run"]:
         _print_grid(name, cases, out, n_workers)
         return
@@ -132,6 +133,7 @@ def show_study(study: Any, name: str, folder: Path | None, *, as_json: bool) -> 
         click.echo(json.dumps(plain_rows(study.columns())))
     else:
         print_study(study, name)
+    print_notices(study)
     if folder is not None and study.n_trials:
         from finetune.study.plot_sweep import draw_study
 

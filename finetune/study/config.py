@@ -261,9 +261,13 @@ def unread_of_experiment(config: ExperimentConfig) -> list[str]:
     """A message for each setting that changes nothing in this experiment; see `unread_settings`."""
     messages = unread_settings(config)
     if config.cells.changes_with_time and not config.lifetime.seconds:
+        passes = (
+            "no time passes at all (converters.clock = 'frozen')"
+            if config.converters.clock == "frozen"
+            else "chips are evaluated right after tuning, and only the seconds of their writes and reads pass"
+        )
         messages.append(
-            "cells change with time, but chips are evaluated right after tuning: set lifetime.seconds to see "
-            "what retention costs"
+            f"cells change with time, but {passes}: set lifetime.seconds to see what retention costs"
         )
     return messages
 

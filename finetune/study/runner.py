@@ -30,6 +30,7 @@ from finetune.study.locking import locked
 from finetune.study.machine import differences, versions
 from finetune.study.materials import HISTOGRAM_BINS, Materials, Store
 from finetune.study.methods import join_methods, method_groups
+from finetune.study.notices import facts
 from finetune.study.sweep import Case
 from finetune.study.trial import Notify
 from rramsim.checks import InputError
@@ -324,6 +325,8 @@ def _prepare(
             new.append(entry)
             described[plan.group] = _described(plan, order)
         store.get(plan.case.config).warn_of_teacher(plan.outputs)
+    for materials in {plan.fingerprint: store.get(plan.case.config) for plan in plans}.values():
+        materials.warn_of_calibration()
     made = versions()
     attributes = {} if previous is not None else {
         "name": name,
@@ -463,16 +466,12 @@ def condition(
         "images": materials.normalisation,
         "network": network.name,
         "n_checkpoint_images": config.experiment.n_checkpoint,
+        **facts(config, network),
     }
     constants = {
         "stages": (list(config.stages), ("stage",), "", "what was done to the chip before the evaluation"),
         "labels": (materials.test.labels.astype(np.uint8), ("image",), "1", "class of each test image"),
-        "classes": (
-            list(materials.class_names),
-            ("class",),
-            "",
-            "names of the classes",
-        ),
+        "classes": (list(materials.class_names), ("class",), "", "names of the classes"),
         "calibration/index": (materials.calibration_index, ("calibration_image",), "1",
                               "place of each calibration image in its split"),
         "teacher/accuracy": (float((predicted == materials.test.labels).mean()), (), "1",
