@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 import math
 from collections.abc import Sequence
@@ -15,6 +13,7 @@ from finetune.study.analysis import is_apart, stage_summaries
 from finetune.study.archive import Archive, Study
 from finetune.study.config import ExperimentConfig, experiment_from
 from finetune.study.describe import annotated_toml, setting_rows
+from finetune.study.plot_style import svg_text
 from finetune.study.statistics import spread
 from rramsim.checks import InputError
 
@@ -111,7 +110,7 @@ def _experiment(archive: Archive) -> dict[str, Any]:
         f"{best.accuracy.mean:.2f} % after the best stage, {best.stage}."
     ]
     figures = [
-        {"data": _svg(DRAWN[name](archive)), "caption": caption, "wide": wide}
+        {"data": svg_text(DRAWN[name](archive)), "caption": caption, "wide": wide}
         for name, (caption, wide) in FIGURES.items()
         if drawable(archive, name)
     ]
@@ -225,7 +224,8 @@ def _study(study: Study) -> dict[str, Any]:
             cells += [_between(over.low, over.high), _number(over.worst)]
             rows.append(Row([*cells, _number(100 * archive.teacher_accuracy - over.mean)]))
     figures = [
-        {"data": _svg(figure), "caption": caption, "wide": False} for caption, figure in study_figures(study)
+        {"data": svg_text(figure), "caption": caption, "wide": False}
+        for caption, figure in study_figures(study)
     ]
     first = next(archive for archive in study.values() if archive.n_trials)
     name = str(first.attributes.get("name", study.path.stem))
@@ -302,13 +302,3 @@ def _common(archive: Archive, config: ExperimentConfig, swept: Sequence[str] = (
 
 def _cut(text: str, most: int = 400) -> str:
     return text if len(text) <= most else f"{text[:most]}..."
-
-
-def _svg(figure: Any) -> str:
-    """The figure as SVG in base64; the same figure gives the same text."""
-    from matplotlib import rc_context
-
-    stream = io.BytesIO()
-    with rc_context({"svg.fonttype": "path", "svg.hashsalt": "rramsim"}):
-        figure.savefig(stream, format="svg", metadata={"Date": None})
-    return base64.b64encode(stream.getvalue()).decode("ascii")
