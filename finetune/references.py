@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune.evidence.belief import CellBelief, choose_writes
+from finetune.evidence.belief import CellBelief
+from finetune.evidence.choice import choose
 from rramsim.checks import InputError
 from rramsim.chip.simulated import SimulatedChip
 from rramsim.host.deployment import Deployment
@@ -59,25 +60,22 @@ def oracle(
         hessian = centred.T @ centred / len(centred)
         wanted = result.weights(layer).astype(np.float64) / host.scale
         assert host.levels is not None
-        n_cols = host.gain.size
         left = int(writes * host.levels.size)
         for _ in range(passes):
             g = chip.conductances(layer).astype(np.float64)
             cells = (g.reshape(*host.levels.shape) - window[0]) / (window[-1] - window[0])
-            belief = CellBelief.written(host.levels, means, np.zeros(means.size))
-            belief.mean = cells
+            factor = np.array([1.0, -1.0])
+            belief = CellBelief.written(cells, np.zeros(cells.shape), factor)
             # a new write errs by about as much as the present ones do
             error = np.square(cells - means[host.levels])
             present = [error[host.levels == q] for q in range(means.size)]
-            belief.level_variances = np.array([e.mean() if e.size else error.mean() for e in present])
+            level_sd = np.sqrt([e.mean() if e.size else error.mean() for e in present])
             slope = hessian @ (wanted - belief.weights)
-            proposal = choose_writes(
-                belief, host.levels, hessian, slope, limit=left, per_column=max(4, left // (4 * n_cols))
-            )
-            if not proposal.mask.any():
+            levels, mask = choose(belief, host.levels, hessian, slope, means, level_sd, left)
+            if not mask.any():
                 break
-            left -= int(proposal.mask.sum())
-            result.write(layer, proposal.levels, proposal.mask)
+            left -= int(mask.sum())
+            result.write(layer, levels, mask)
         reading = chip.mvm(layer, codes).codes
         node = result.network.node(host.node)
         if len(result.nodes_of(layer)) > 1:

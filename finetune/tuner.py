@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.bench import Bench, Checkpoint, Evaluate
+from finetune.calibration import check_classes
+from finetune.evidence.contact import check_reset
 from finetune.meter import Budget, BudgetSpent
 from finetune.strategies.composition import Composition, parse_strategy
 from rramsim.blackbox.protocol import ChipProtocol, Ledger, Tier
@@ -57,7 +59,7 @@ def operations_per_vector(bench: Bench) -> float:
     """Multiply-accumulates of a vector, averaged over the vectors that one image sends to the chip."""
     total, n_vectors, network = 0.0, 0.0, bench.network
     for node in network.mapped:
-        shape = bench.teacher_values(node).shape
+        shape = bench.teacher_shape(node)
         for layer in bench.deployment.layers_of(node):
             info = bench.deployment.chip.layers[layer]
             n_positions = float(windows.vectors_per_example(network.node(node), shape))
@@ -86,9 +88,13 @@ class Tuner:
         evaluate: Evaluate | None = None,
         start_from: Deployment | None = None,
         shuffle_teacher: bool = False,
+        erase: bool = False,
     ) -> None:
+        if erase and start_from is not None:
+            raise InputError("erase=True would delete what start_from goes on with: give one of them")
         self.strategy: Composition = parse_strategy(strategy)
         self.strategy.check_chip(chip)
+        self.erase = erase
         self.bench = Bench(
             chip,
             network,
@@ -121,6 +127,8 @@ class Tuner:
         if not bench.was_mapped and not self.strategy.writes_itself:
             levels = [bench.deployment.nearest_levels(layer) for layer in bench.deployment.layers]
             prediction["cell_writes"] += float(sum(int((q != 0).sum()) for q in levels))
+        if self.erase:
+            prediction["cell_writes"] += float(bench.meter.n_cells)
         prediction["writes_per_cell"] = prediction["cell_writes"] / bench.meter.n_cells
         operations = prediction["vectors"] * operations_per_vector(bench)
         flops = prediction.pop("flops", 0.0)
@@ -132,8 +140,15 @@ class Tuner:
 
     def _start(self) -> None:
         bench = self.bench
+        check_classes(bench.teacher_values(bench.teacher.output))
         if not bench.was_mapped:
-            bench.deployment.map(bench.images, program=not self.strategy.writes_itself)
+            bench.deployment.map(bench.images, program=False)
+            if self.erase:
+                bench.erase()
+            else:
+                check_reset(bench)
+            if not self.strategy.writes_itself:
+                bench.deployment.program()
         self._started = True
         self.strategy.start(bench)
         bench.checkpoint("start")
@@ -233,6 +248,7 @@ def tune(
     evaluate: Evaluate | None = None,
     start_from: Deployment | None = None,
     shuffle_teacher: bool = False,
+    erase: bool = False,
     on_step: Callable[[Tuner], None] | None = None,
     dry_run: bool = False,
 ) -> TuneReport:
@@ -241,7 +257,8 @@ def tune(
     Parameters
     ----------
     chip : ChipProtocol
-        Simulated or real; reset, unless `start_from` is given.
+        Simulated or real; reset, unless `start_from` is given. A chip whose ledger counts writes is read
+        before anything is written, and refused if it is not reset (`finetune.evidence.contact`).
     network, teacher : Network
         What runs on the chip, and whose layer outputs are the targets (often the same).
     calibration : ndarray, shape (n_images, *input_shape), or named arrays
@@ -261,6 +278,8 @@ def tune(
         A deployment that has mapped the chip already; its digital state is copied.
     shuffle_teacher : bool
         Control: targets of other images.
+    erase : bool
+        Write level 0 to every cell first, for a chip that was used before: one write each, charged.
     on_step : callable, optional
         Called with the `Tuner` after each unit of work, for saving its state.
     dry_run : bool
@@ -282,6 +301,7 @@ def tune(
         evaluate=evaluate,
         start_from=start_from,
         shuffle_teacher=shuffle_teacher,
+        erase=erase,
     )
     if dry_run:
         tuner.plan()

@@ -22,6 +22,14 @@ class UnitWarning(UserWarning):
     """A setting has a magnitude that is not met in practice, as if a prefix had been forgotten."""
 
 
+class VerifyWarning(UserWarning):
+    """Write-verify left many cells outside their window."""
+
+
+class CalibrationWarning(UserWarning):
+    """Calibration images leave something undetermined that tuning needs."""
+
+
 class NoEffectWarning(UserWarning):
     """A setting or an action changes nothing here."""
 

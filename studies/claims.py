@@ -1,14 +1,7 @@
-"""Tables of the two claims from the archives of `studies/claims.toml`, by the rules of `studies/PROTOCOL.md`.
-
-python -m studies.claims            # prints the tables
-python -m studies.claims --write    # puts them between the marks in RESULTS.md
-"""
+"""Tables of the two claims from the archive of `studies/claims.toml`, by the rules of the protocol."""
 
 from __future__ import annotations
 
-import argparse
-import math
-import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +10,8 @@ import numpy as np
 
 from finetune.study.archive import Archive, open_study
 from finetune.study.statistics import compare_images, holm, recovered_fraction
+from studies.text import interval_cell
 
-HERE = Path(__file__).resolve().parent
-RESULTS = HERE.parent / "RESULTS.md"
 COLUMNS = {"mapped": "mapped", "batch norm": "batch_norm", "affine": "lsq.affine"}
 TUNED = "default"
 
@@ -44,11 +36,10 @@ def teacher_right(archive: Archive) -> np.ndarray:
     return archive["teacher/outputs"].argmax(axis=1) == archive["labels"]
 
 
-def conditions(folder: Path) -> list[Condition]:
-    """Archives of a folder, grouped."""
+def conditions(path: Path) -> list[Condition]:
+    """Archives of the study, grouped."""
     groups: dict[tuple[str, str], dict[str, Archive]] = {}
-    archives = [archive for path in sorted(folder.glob("*.h5")) for archive in open_study(path).values()]
-    for archive in archives:
+    for archive in open_study(path).values():
         if archive.n_trials < archive.n_planned:
             continue  # a condition counts when all of its chips are there
         config = tomllib.loads(archive.config)
@@ -83,7 +74,7 @@ def recovery_table(found: list[Condition]) -> str:
         holds = ratio.low >= 0.95 and 100 * gap.high <= 1.0
         lines.append(
             f"| {condition.label} | {len(tuned)} | {100 * mapped.mean():.2f} | {100 * tuned.mean():.2f} "
-            f"| {100 * teacher:.2f} | {_interval(gap.mean, gap.low, gap.high)} "
+            f"| {100 * teacher:.2f} | {interval_cell(gap.mean, gap.low, gap.high)} "
             f"| {100 * (teacher - tuned.min()):.2f} "
             f"| {ratio.value:.3f} [{ratio.low:.3f}, {ratio.high:.3f}] | {writes.mean():.2f} "
             f"| {'holds' if holds else 'fails'} |"
@@ -114,44 +105,6 @@ def rival_table(found: list[Condition]) -> str:
         holds = "not a claim" if column == "tuned alike" else "holds" if 100 * gain.low >= 3.0 else "fails"
         lines.append(
             f"| {label} | {column} | `{name}` | {rival:.2f} | {100 * mine:.2f} "
-            f"| {_interval(gain.mean, gain.low, gain.high)} | {p_value:.3g} | {holds} |"
+            f"| {interval_cell(gain.mean, gain.low, gain.high)} | {p_value:.3g} | {holds} |"
         )
     return "\n".join(lines)
-
-
-def _interval(mean: float, low: float, high: float) -> str:
-    if math.isnan(low):
-        return f"{100 * mean:.2f} (too few chips)"
-    return f"{100 * mean:.2f} [{100 * low:.2f}, {100 * high:.2f}]"
-
-
-def blocks(folder: Path = HERE / "archives") -> dict[str, str]:
-    """Generated parts of RESULTS.md by name."""
-    found = conditions(folder)
-    return {"recovery": recovery_table(found), "rivals": rival_table(found)}
-
-
-def filled(text: str, parts: dict[str, str]) -> str:
-    """`text` with what stands between its marks replaced by the generated parts."""
-    for name, part in parts.items():
-        mark = re.compile(rf"(<!-- begin {name} -->\n).*?(<!-- end {name} -->)", re.S)
-        text = mark.sub(lambda found, part=part: f"{found[1]}{part}\n{found[2]}", text)
-    return text
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--folder", type=Path, default=HERE / "archives")
-    parser.add_argument("--write", action="store_true", help="put the tables into RESULTS.md")
-    arguments = parser.parse_args()
-    parts = blocks(arguments.folder)
-    for part in parts.values():
-        print(part, end="\n\n")
-    if arguments.write:
-        RESULTS.write_text(filled(RESULTS.read_text(encoding="utf-8"), parts), encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()

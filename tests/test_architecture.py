@@ -30,6 +30,7 @@ ROOMS = {
     "rramsim.datasets": (*ALONE, "rramsim.network"),
     "rramsim.chip": (*ALONE, "rramsim.cell", "rramsim.circuit", "rramsim.blackbox"),
     "rramsim.host": (*ALONE, "rramsim.network", "rramsim.blackbox"),
+    "rramsim.__main__": (),  # the command, by the string of its module
     "finetune.references": ("rramsim", "finetune"),
     "finetune.study": ("rramsim", "finetune"),
     # the wall around the black box: a tuner knows the protocol and the host's side, never the simulator
@@ -43,7 +44,7 @@ ROOMS = {
     ),
 }
 # front doors: exported names, loaded by strings at their first use
-DOORS = {"rramsim", "finetune"}
+DOORS = {"rramsim", "rramsim.plot", "finetune"}
 
 
 def module_of(path: Path) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from studies.claims import RESULTS, blocks, filled
+from studies.tables import RESULTS, blocks, filled
 
 ARCHIVES = Path(__file__).resolve().parent.parent / "studies" / "archives"
 

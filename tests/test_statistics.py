@@ -16,9 +16,10 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import given, settings, strategies as st
 
-from finetune.study.analysis import best_rival, compare_stages, is_apart, stage_summaries
-from finetune.study.archive import Archive, split_stage
+from finetune.study.analysis import best_rival, compare_conditions, compare_stages, is_apart, stage_summaries
+from finetune.study.archive import Archive, Study, split_stage
 from finetune.study.cli import main
+from finetune.study.results import About
 from finetune.study.statistics import (
     chips_needed,
     compare,
@@ -277,3 +278,50 @@ def test_compare_gives_a_frame_and_a_table(quick_archive: Archive, tmp_path: Pat
         refused = CliRunner().invoke(main, ["compare", str(quick_archive.path), *arguments])
         assert refused.exit_code == 2
         assert message in refused.stderr
+
+
+def changed(archive: Archive, **values: object) -> Archive:
+    """A copy of an archive with other arrays under some names (`/` written as `__`)."""
+    own = {name.replace("__", "/"): np.asarray(value) for name, value in values.items()}
+    readers = {name: (lambda name=name: own.get(name, archive[name])) for name in archive}
+    about = {name: About(archive.dims(name), archive.unit(name), archive.text(name)) for name in archive}
+    return Archive(archive.path, archive.attributes, readers, about, archive.planned)
+
+
+def test_conditions_of_a_study_are_compared_chip_by_chip(quick_archive: Archive) -> None:
+    predictions = quick_archive["trial/predictions"].copy()
+    worse = (quick_archive["labels"][:30] + 1) % 10
+    predictions[:, :, :30] = worse  # thirty images wrong on every chip
+    other = changed(
+        quick_archive,
+        trial__predictions=predictions[::-1],
+        trial__chip=quick_archive["trial/chip"][::-1],  # another order of the same chips
+    )
+    study = Study(
+        quick_archive.path,
+        {"a": quick_archive, "b": other},
+        {"a": {"sigma": 0.1, "mode": "x"}, "b": {"sigma": 0.5, "mode": "x"}},
+    )
+    frame = compare_conditions(study, by="sigma")
+    assert frame["strategy"].tolist() == quick_archive.stages
+    assert set(frame["baseline"]) == {"sigma=0.1"}
+    assert set(frame["sigma"]) == {"0.5"}
+    before = (quick_archive["trial/predictions"] == quick_archive["labels"])[:, :, :30].mean(axis=(0, 2))
+    share = 30 / len(quick_archive["labels"])
+    assert np.allclose(frame["difference"], -100 * before * share)  # paired by id, not by place
+    within = compare_conditions(study, by="strategy", baseline="mapped")
+    assert within["sigma"].tolist() == ["0.1", "0.1", "0.5", "0.5"]
+    assert np.allclose(within["p_holm"], holm(within["p"].tolist()), equal_nan=True)
+    with pytest.raises(InputError, match="did you mean 'sigma'"):
+        compare_conditions(study, by="sigm")
+    with pytest.raises(InputError, match=r"no sigma '0.2'"):
+        compare_conditions(study, by="sigma", baseline="0.2")
+    far = changed(quick_archive, trial__chip=quick_archive["trial/chip"] + 50)
+    apart = Study(study.path, {"a": quick_archive, "b": far}, dict(study.coordinates))
+    with pytest.raises(InputError, match="share no chip"):
+        compare_conditions(apart, by="sigma")
+    shifted = changed(quick_archive, labels=np.roll(quick_archive["labels"], 1))
+    with pytest.raises(InputError, match="different images"):
+        compare_conditions(
+            Study(study.path, {"a": quick_archive, "b": shifted}, study.coordinates), by="sigma"
+        )

@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+import rramsim
 from finetune.study import curate, journal as journals, runner, storage
 from finetune.study.archive import Archive, open_archive, open_study
 from finetune.study.cli import main
@@ -176,6 +177,7 @@ def test_another_machine_is_refused_or_marked(
     path = tmp_path / "elsewhere.h5"
     shutil.copy(quick_archive.path, path)
     there = json.loads(versions())
+    assert there["rramsim"] == rramsim.__version__
     assert {"blas", "cpu", "cpu_features", "threads", "numpy", "scipy"} <= set(there)
     there["blas"] = ["openblas 0.3.30 Prescott"]
     monkeypatch.setattr(runner, "versions", lambda: json.dumps(there))

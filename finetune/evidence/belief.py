@@ -1,95 +1,129 @@
-"""What a host may believe of cells it cannot read: mean and variance of each, from nominal data and outputs.
+"""What a host may believe of cells it cannot read: mean and covariance of each weight's cells.
 
-Conductances are in units of the window, ``u = (g - g_min) / (g_max - g_min)``, so that a differential weight
-is ``w = u_plus - u_minus``. A write to level q leaves mean u_q and a programming variance; time
-under reads moves cells towards the end of the window by unknown, different amounts and widens the
-variance; outputs for known inputs narrow it (Bayesian ridge regression). Levels are then chosen for
-the least expected squared error of the layer's outputs.
-
-Only differential mapping is covered.
+Cells may be two of a pair, one against a reference line, or several slices; conductances are in units of
+`finetune.evidence.identify.cell_unit`. A write leaves the level's conductance and a programming
+variance; time under reads moves cells towards the end of the window by unknown, different amounts and
+widens the variance; outputs for known inputs narrow it
+(`finetune.evidence.identify.identify`, then `CellBelief.update`). Tuning and maintenance share both, and
+choose what to write by `finetune.evidence.choice.choose`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from finetune.evidence.identify import Estimate
+from finetune.evidence.samples import Samples, TileOutputs
 from rramsim.checks import InputError
 
-__all__ = ["CellBelief", "Proposal", "choose_writes", "observe", "programming_variance"]
+__all__ = ["LEAST_VARIANCE", "CellBelief", "fit_fresh"]
 
-
-BATCH = 8  # cells of a column chosen between two evaluations of all cells
-SIGN = np.array([1.0, -1.0])  # of the + and - cell in the weight
+LEAST_VARIANCE = 1e-12
 
 
 @dataclass
 class CellBelief:
-    """Means and variances of the cells of one layer.
+    """Means and covariances of the cells of one layer.
 
     Attributes
     ----------
-    mean, variance : ndarray, shape (n_rows, n_cols, 2)
-        Of u for the + and - cells.
-    covariance : ndarray, shape (n_rows, n_cols)
-        Between the two cells of a pair; outputs determine only their difference.
-    fresh : ndarray, shape (n_rows, n_cols, 2)
-        The part of `variance` that no output has been compared with yet.
-    exponent : ndarray, shape (n_rows, n_cols, 2)
+    factor : ndarray, shape (n_cells,)
+        Weight of a unit of conductance in each cell, ``weight = cells @ factor - zero``.
+    mean : ndarray, shape (n_rows, n_cols, n_cells)
+    covariance : ndarray, shape (n_rows, n_cols, n_cells, n_cells)
+        Between the cells of one weight; outputs determine only their weighted sum.
+    fresh : ndarray, shape (n_rows, n_cols, n_cells)
+        The part of each cell's variance that no output has been compared with yet.
+    exponent : ndarray, shape (n_rows, n_cols, n_cells)
         Mean exponent of the drift since the cell was written last.
-    level_means, level_variances : ndarray, shape (n_levels,)
-        What a new write leaves.
+    zero : float
+        ``cells @ factor`` of a weight of 0 (`finetune.evidence.identify.cell_zero`).
+
+    Examples
+    --------
+    A pair of which either cell may err alike; the weight turns out 0.1 higher and is then known exactly:
+
+    >>> import numpy as np
+    >>> from finetune.evidence.identify import Estimate
+    >>> belief = CellBelief.written(np.array([[[0.6, 0.2]]]), np.full((1, 1, 2), 0.01), np.array([1.0, -1.0]))
+    >>> belief.update(Estimate(np.array([[0.5]]), np.array([[0.0]]), np.array([[0.02]])))
+    >>> belief.mean.round(3).tolist(), float(belief.weight_variance[0, 0].round(6))
+    ([[[0.65, 0.15]]], 0.0)
     """
 
+    factor: NDArray[np.float64]
     mean: NDArray[np.float64]
-    variance: NDArray[np.float64]
     covariance: NDArray[np.float64]
     fresh: NDArray[np.float64]
     exponent: NDArray[np.float64]
-    level_means: NDArray[np.float64]
-    level_variances: NDArray[np.float64]
+    zero: float = 0.0
 
     @classmethod
     def written(
         cls,
-        levels: NDArray[np.integer],
-        level_means: NDArray[np.float64],
-        level_variances: NDArray[np.float64],
+        mean: NDArray[np.float64],
+        variance: NDArray[np.float64],
+        factor: NDArray[np.float64],
+        zero: float = 0.0,
     ) -> CellBelief:
-        """Right after writes of `levels`, shape (n_rows, n_cols, 2)."""
-        if levels.ndim != 3 or levels.shape[2] != 2:
-            raise InputError(f"levels must have shape (n_rows, n_cols, 2), got {levels.shape}")
+        """Right after writes that leave independent cells of this mean and variance."""
+        if mean.ndim != 3 or mean.shape != variance.shape or mean.shape[2:] != factor.shape:
+            raise InputError(
+                "mean and variance must have shape (n_rows, n_cols, n_cells) and factor (n_cells,), "
+                f"got {mean.shape}, {variance.shape}, {factor.shape}"
+            )
+        covariance = variance[:, :, :, None] * np.eye(factor.size)
         return cls(
-            level_means[levels].astype(np.float64),
-            level_variances[levels].astype(np.float64),
-            np.zeros(levels.shape[:2]),
-            level_variances[levels].astype(np.float64),
-            np.zeros(levels.shape),
-            level_means,
-            level_variances,
+            np.array(factor, dtype=np.float64),
+            np.array(mean, dtype=np.float64),
+            covariance,
+            np.array(variance, dtype=np.float64),
+            np.zeros(mean.shape),
+            zero,
         )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Copies of all of it."""
+        return {entry.name: np.array(getattr(self, entry.name)) for entry in fields(self)}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> CellBelief:
+        """Rebuild from `state_dict`."""
+        arrays: dict[str, Any] = {key: np.array(value) for key, value in state.items()}
+        return cls(**(arrays | {"zero": float(state["zero"])}))
 
     @property
     def weights(self) -> NDArray[np.float64]:
-        """Expected weights u_plus - u_minus, shape (n_rows, n_cols)."""
-        return self.mean[:, :, 0] - self.mean[:, :, 1]
+        """Expected weights, shape (n_rows, n_cols)."""
+        return self.mean @ self.factor - self.zero
+
+    @property
+    def variance(self) -> NDArray[np.float64]:
+        """Of each cell, shape (n_rows, n_cols, n_cells)."""
+        return np.einsum("ijkk->ijk", self.covariance)
 
     @property
     def weight_variance(self) -> NDArray[np.float64]:
-        """Their variance."""
-        return np.maximum(self.variance.sum(axis=2) - 2.0 * self.covariance, 0.0)
+        """Of each weight, shape (n_rows, n_cols)."""
+        return np.maximum((self.covariance @ self.factor) @ self.factor, 0.0)
 
-    def write(self, levels: NDArray[np.integer], mask: NDArray[np.bool_]) -> None:
-        """Cells under the mask were written."""
-        self.mean[mask] = self.level_means[levels[mask]]
-        self.variance[mask] = self.level_variances[levels[mask]]
-        self.covariance[mask.any(axis=2)] = 0.0
-        self.fresh[mask] = self.variance[mask]
-        self.exponent[mask] = 0.0
+    def write(
+        self, mask: NDArray[np.bool_], mean: NDArray[np.float64], variance: NDArray[np.float64]
+    ) -> None:
+        """Cells under the mask were written; `mean` and `variance` have the mask's shape."""
+        self.mean = np.where(mask, mean, self.mean)
+        kept = ~mask
+        self.covariance = self.covariance * (kept[:, :, :, None] & kept[:, :, None, :])
+        self.covariance += np.where(mask, variance, 0.0)[:, :, :, None] * np.eye(self.factor.size)
+        self.fresh = np.where(mask, variance, self.fresh)
+        self.exponent = np.where(mask, 0.0, self.exponent)
 
-    def drift(self, rate: float, activity: NDArray[np.float64], spread: float, rising: bool = True) -> None:
+    def drift(self, rate: float, activity: NDArray[np.float64], spread: float, end: float) -> None:
         """Reads moved every cell towards the end of its window.
 
         Parameters
@@ -100,239 +134,64 @@ class CellBelief:
             Stress of each word line relative to full.
         spread : float
             Standard deviation of a cell's exponent over its mean.
-        rising : bool
-            Towards g_max (else g_min).
+        end : float
+            Conductance that cells approach.
         """
         exponent = (rate * activity)[:, None, None]
-        distance = (1.0 - self.mean) if rising else -self.mean
+        distance = end - self.mean
         left = np.exp(-exponent)
         self.mean = self.mean + distance * (1.0 - left)
-        self.covariance = self.covariance * left[:, :, 0] ** 2
         # a cell that drifts fast goes on drifting fast: deviations add up, not their squares
         total = self.exponent + exponent
         widened = np.square(distance * left * spread) * (total**2 - self.exponent**2)
         self.exponent = total
-        self.variance = self.variance * left**2 + widened
+        self.covariance = self.covariance * np.square(left)[..., None]
+        self.covariance += widened[:, :, :, None] * np.eye(self.factor.size)
         self.fresh = self.fresh * left**2 + widened
 
+    def update(self, estimate: Estimate) -> None:
+        """Take up what outputs said of the weights, identified from this belief's weights and variances.
 
-def programming_variance(
-    level_means: NDArray[np.float64], on_off_ratio: float, multiplicative: float, additive: float
-) -> NDArray[np.float64]:
-    """Variance of u after a write: relative error of the conductance plus an absolute one.
-
-    Parameters
-    ----------
-    multiplicative : float
-        Standard deviation of g / g_target.
-    additive : float
-        Standard deviation of u.
-    """
-    conductance = level_means + 1.0 / (on_off_ratio - 1.0)  # g in units of the window
-    return np.square(multiplicative * conductance) + additive**2
-
-
-def observe(
-    belief: CellBelief,
-    x: NDArray[np.float32],
-    y: NDArray[np.float32],
-    noise: float,
-) -> float:
-    """Narrow the belief by outputs; returns the factor that the fresh variances needed.
-
-    Parameters
-    ----------
-    x : ndarray, shape (n_vectors, n_rows)
-        Inputs.
-    y : ndarray, shape (n_vectors, n_cols)
-        ``x @ w`` as read.
-    noise : float
-        Variance of an entry of y about that.
-
-    Notes
-    -----
-    Per column ``w ~ N(m, diag(p))``, ``y = x w + e``: the Gaussian posterior, in the space of vectors or of
-    rows, whichever is smaller. The scale of the variances that are new since the last observation is
-    first fitted by matching the residuals' total energy (empirical Bayes), so that a mis-stated
-    programming spread or drift rate does little harm.
-    """
-    x64, residual = x.astype(np.float64), (y - x @ belief.weights.astype(np.float32)).astype(np.float64)
-    n_vectors, n_rows = x64.shape
-    power = np.square(x64).sum(axis=0)
-    fresh = belief.fresh.sum(axis=2)
-    # what was compared before leaves next to nothing along the inputs seen, whatever single weights may
-    # still vary by along others: only the fresh part explains residuals
-    surplus = np.square(residual).sum() - noise * residual.size
-    factor = 1.0
-    if fresh.any():
-        factor = float(np.clip(surplus / max(float((power @ fresh).sum()), 1e-300), 1e-2, 1e2))
-    belief.variance += (factor - 1.0) * belief.fresh
-    belief.fresh = np.zeros_like(belief.fresh)
-    prior = np.maximum(belief.weight_variance, 1e-12)
-    noise = max(noise, 1e-12)
-    gram = x64.T @ x64 if n_rows <= n_vectors else None
-    shift, posterior = np.empty_like(prior), np.empty_like(prior)
-    for j in range(prior.shape[1]):
-        p = prior[:, j]
-        if gram is not None:
-            inverse = np.linalg.inv(gram / noise + np.diag(1.0 / p))
-            shift[:, j] = inverse @ (x64.T @ residual[:, j]) / noise
-            posterior[:, j] = np.diag(inverse)
-        else:
-            scaled = x64 * p
-            kernel = scaled @ x64.T
-            kernel[np.diag_indices(n_vectors)] += noise
-            solved = np.linalg.solve(kernel, np.column_stack([residual[:, j], scaled]))
-            shift[:, j] = scaled.T @ solved[:, 0]
-            posterior[:, j] = p - np.einsum("ni,ni->i", scaled, solved[:, 1:])
-    posterior = np.clip(posterior, 0.0, prior)
-    # share of a change of the weight that falls to each cell: covariance with the weight over its variance
-    share = np.stack(
-        [belief.variance[:, :, 0] - belief.covariance, belief.covariance - belief.variance[:, :, 1]], axis=2
-    )
-    share = share / prior[:, :, None]
-    known = prior - posterior
-    belief.mean = belief.mean + share * shift[:, :, None]
-    belief.variance = np.maximum(belief.variance - share**2 * known[:, :, None], 0.0)
-    belief.covariance = belief.covariance - share[:, :, 0] * share[:, :, 1] * known
-    return factor
-
-
-@dataclass
-class Proposal:
-    """Cells to write, their levels, and the expected fall of the mean squared output error."""
-
-    levels: NDArray[np.int64]
-    mask: NDArray[np.bool_]
-    gain: float
-
-
-def choose_writes(
-    belief: CellBelief,
-    present: NDArray[np.integer],
-    hessian: NDArray[np.float64],
-    slope: NDArray[np.float64],
-    *,
-    limit: int,
-    per_column: int,
-    column_weight: NDArray[np.float64] | None = None,
-    price: float = 0.0,
-) -> Proposal:
-    """Greedy choice of cells whose rewriting pays in expectation.
-
-    Writing a cell to level q changes the expected weight by ``d = +-(u_q - mean)`` and the
-    expected squared error of its column by ``H_ii (d**2 + v_q - v) - 2 d g_i``, where H is the
-    inputs' second moment, g the present slope ``mean(x' (target - y))``, v the variance that goes with
-    the old cell and v_q that of a new write. The best of all levels is taken for the best cell of
-    each column, g follows, until nothing gains more than `price` or `limit` cells are chosen.
-    Refreshing a drifted cell at level 0 is part of it: its v_q is small, so certainty alone may pay.
-
-    Parameters
-    ----------
-    present : ndarray, shape (n_rows, n_cols, 2)
-        Levels last written.
-    hessian : ndarray, shape (n_rows, n_rows)
-    slope : ndarray, shape (n_rows, n_cols)
-    limit, per_column : int
-        Most cells in all, and in each column.
-    column_weight : ndarray, shape (n_cols,), optional
-        What a unit of squared error costs in each column.
-    price : float
-        Gain below which a write is not worth it, in the same unit.
-    """
-    n_cols = belief.mean.shape[1]
-    weight = np.ones(n_cols) if column_weight is None else np.asarray(column_weight, dtype=np.float64)
-    mean, slope = belief.mean.copy(), slope.copy()
-    # what rewriting one cell removes: its variance, less what both cells share
-    removed = belief.variance - 2.0 * belief.covariance[:, :, None]
-    levels, mask = np.array(present, dtype=np.int64), np.zeros(present.shape, dtype=bool)
-    diagonal = np.maximum(np.diag(hessian), 1e-30)
-    columns = np.arange(n_cols)
-    chosen_in = np.zeros(n_cols, dtype=np.int64)
-    total, count = 0.0, 0
-    while count < limit:
-        gain, level = _best_level(belief, mean, removed, diagonal, slope)
-        gain[mask.transpose(1, 0, 2)] = -np.inf
-        gain *= weight[:, None, None]
-        gain[chosen_in >= per_column] = -np.inf
-        flat, flat_level = gain.reshape(n_cols, -1), level.reshape(n_cols, -1)
-        n_batch = min(BATCH, flat.shape[1])
-        best = np.argpartition(-flat, n_batch - 1, axis=1)[:, :n_batch]
-        best = np.take_along_axis(
-            best, np.argsort(-np.take_along_axis(flat, best, 1), axis=1, kind="stable"), 1
+        A change of a weight belongs to its cells in proportion to their covariance with it.
+        """
+        prior = np.maximum(self.weight_variance, LEAST_VARIANCE)
+        share = (self.covariance @ self.factor) / prior[:, :, None]
+        known = prior * np.clip(estimate.determined, 0.0, 1.0)
+        self.mean = self.mean + share * (estimate.weights - self.weights)[:, :, None]
+        self.covariance = (
+            self.covariance - (share[:, :, :, None] * share[:, :, None, :]) * known[:, :, None, None]
         )
-        before = count
-        for k in range(n_batch):
-            promised = flat[columns, best[:, k]]
-            cols = columns[(promised > price) & (chosen_in < per_column)]
-            rows, cells = np.divmod(best[cols, k], 2)
-            q = flat_level[cols, best[cols, k]]
-            now = _gain(belief, mean, removed, diagonal, slope, rows, cols, cells, q) * weight[cols]
-            # earlier members of the batch may have done its work already
-            keep = (now > price) & (now > 0.5 * promised[cols])
-            order = np.flatnonzero(keep)
-            order = order[np.argsort(-now[order], kind="stable")][: limit - count]
-            rows, cols, cells, q = rows[order], cols[order], cells[order], q[order]
-            d = (belief.level_means[q] - mean[rows, cols, cells]) * SIGN[cells]
-            slope[:, cols] -= hessian[:, rows] * d
-            alone = ~mask[rows, cols].any(axis=1)
-            removed[rows, cols] += 2.0 * (belief.covariance[rows, cols] * alone)[:, None]
-            mean[rows, cols, cells] = belief.level_means[q]
-            removed[rows, cols, cells] = belief.level_variances[q]
-            levels[rows, cols, cells] = q
-            mask[rows, cols, cells] = True
-            chosen_in[cols] += 1
-            total += float(now[order].sum())
-            count += order.size
-        if count == before:
-            break
-    return Proposal(levels, mask, total)
+        self.fresh = np.zeros_like(self.fresh)
 
 
-def _gain(
-    belief: CellBelief,
-    mean: NDArray[np.float64],
-    removed: NDArray[np.float64],
-    diagonal: NDArray[np.float64],
-    slope: NDArray[np.float64],
-    rows: NDArray[np.int64],
-    cols: NDArray[np.int64],
-    cells: NDArray[np.int64],
-    q: NDArray[np.int64],
-) -> NDArray[np.float64]:
-    """Expected fall of the squared error for single cells written to level q."""
-    d = (belief.level_means[q] - mean[rows, cols, cells]) * SIGN[cells]
-    spread = belief.level_variances[q] - removed[rows, cols, cells]
-    return 2.0 * d * slope[rows, cols] - diagonal[rows] * (d**2 + spread)
+def fit_fresh(
+    belief: CellBelief, samples: Samples, reading: TileOutputs, noise: NDArray[np.float64]
+) -> float:
+    """Scale the variances that are new since the last comparison to the residuals; returns the factor.
 
+    What was compared before leaves next to nothing along the inputs seen, whatever single weights may
+    still vary by along others: only the fresh part explains residuals. Matching their total energy
+    (empirical Bayes) makes a mis-stated programming spread or drift rate do little harm.
 
-def _best_level(
-    belief: CellBelief,
-    mean: NDArray[np.float64],
-    removed: NDArray[np.float64],
-    diagonal: NDArray[np.float64],
-    slope: NDArray[np.float64],
-) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Best level of every cell and its gain, both (n_cols, n_rows, 2).
-
-    Tried are the level nearest to the minimum of the parabola, the one below it (which is written more
-    exactly) and level 0.
+    Parameters
+    ----------
+    noise : ndarray, shape (n_cols,)
+        Variance of one conversion.
     """
-    middles = (belief.level_means[1:] + belief.level_means[:-1]) / 2.0
-    pull = slope / diagonal[:, None]
-    gain = np.empty((mean.shape[1], mean.shape[0], 2))
-    level = np.empty(gain.shape, dtype=np.int64)
-    for cell, sign in enumerate(SIGN):
-        here, old = mean[:, :, cell], removed[:, :, cell]
-        best = np.zeros(here.shape, dtype=np.int64)
-        d = (belief.level_means[0] - here) * sign
-        most = 2.0 * d * pull - d**2 - belief.level_variances[0]
-        nearest = np.searchsorted(middles, here + sign * pull)
-        for q in (nearest, np.maximum(nearest - 1, 0)):
-            d = (belief.level_means[q] - here) * sign
-            value = 2.0 * d * pull - d**2 - belief.level_variances[q]
-            better = value > most
-            most, best = np.where(better, value, most), np.where(better, q, best)
-        gain[:, :, cell] = ((most + old) * diagonal[:, None]).T
-        level[:, :, cell] = best.T
-    return gain, level
+    fresh = belief.fresh @ np.square(belief.factor)
+    expected = float(np.diag(samples.gram) @ fresh.sum(axis=1))
+    if expected <= 0.0:
+        return 1.0
+    surplus, weights = 0.0, belief.weights
+    for tile, (top, bottom) in enumerate(samples.work.row_tiles):
+        residual = reading.tiles[tile] - samples.x[:, top:bottom] @ weights[top:bottom].astype(np.float32)
+        residual = residual - residual.mean(axis=0)
+        free = ~reading.saturated[tile]
+        count = np.maximum(free.sum(axis=0), 1)
+        surplus += float(((np.square(residual) * free).sum(axis=0) / count - noise).sum())
+    factor = float(np.clip(surplus / expected, 1e-2, 1e2))
+    belief.covariance = belief.covariance + ((factor - 1.0) * belief.fresh)[:, :, :, None] * np.eye(
+        belief.factor.size
+    )
+    belief.fresh = factor * belief.fresh
+    return factor

@@ -11,7 +11,8 @@ def choose_moves(
     slope,
     gram,
     mean,
-    split,
+    added,
+    covariance,
     deviate,
     factor,
     allowed,
@@ -27,15 +28,17 @@ def choose_moves(
     """Greedy coordinate descent over single cells, each column for itself.
 
     The column's loss is ``w'Hw - 2 w'(X'T)`` with w the expected weights; a move of cell k of row i to
-    level q changes the weight by ``d = f_k (m_q - mean)`` and adds the variance of a new write and of what
-    the outputs do not determine of this cell alone. Its expected gain is ``2 s_i d - H_ii (d**2 + var)``.
+    level q changes the weight by ``d = f_k (m_q - mean)`` and adds the variance of a new write and `added`,
+    that of what is not known of the old cell. Its expected gain is ``2 s_i d - H_ii (d**2 + var)``.
 
     Parameters
     ----------
     slope : (n_rows, n_cols), X'(T - Y) of the present state; updated with each move
     gram : (n_rows, n_rows), X'X
-    mean, split, deviate : (n_rows, n_cols, n_cells), expected conductance of each cell, variance of
-        it when the weight is known, standardised fixed error of the cell; `mean` is updated
+    mean, added, deviate : (n_rows, n_cols, n_cells), expected conductance of each cell, variance of
+        the weight that its removal adds, standardised fixed error of the cell; the first two are updated
+    covariance : (n_rows, n_cols, n_cells, n_cells), of the cells' parts in the weight: where a second
+        cell of a weight is moved too, what both share is counted once
     factor : (n_cells,), weight of a unit of conductance
     allowed : bool (n_rows, n_cols, n_cells)
     level_mean, level_sd : (n_levels,)
@@ -55,13 +58,13 @@ def choose_moves(
             for i in range(n_rows):
                 h = gram[i, i]
                 s = slope[i, j]
-                if s * s <= best * h:  # no move of this row can gain more than s**2 / h
-                    continue
                 for k in range(n_cells):
                     if not allowed[i, j, k] or chosen[i, j, k] > 0.0:
                         continue
                     f = factor[k]
-                    base = cost * f * f * split[i, j, k]
+                    base = cost * added[i, j, k]
+                    if s * s <= (best + h * base) * h:  # s**2 / h - h base is the most it gains
+                        continue
                     lift = carry * deviate[i, j, k]
                     for q in range(n_levels):
                         m = level_mean[q] + lift * level_sd[q]
@@ -74,6 +77,8 @@ def choose_moves(
             levels[best_i, j, best_k] = best_q
             chosen[best_i, j, best_k] = best
             mean[best_i, j, best_k] = best_m
+            for k in range(n_cells):
+                added[best_i, j, k] += 2.0 * covariance[best_i, j, best_k, k]
             for i in range(n_rows):
                 slope[i, j] -= gram[i, best_i] * best_d
     return np.count_nonzero(chosen)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.bench import Bench
+from finetune.evidence.contact import check_first_answers
 from rramsim.blackbox.protocol import Datasheet, LayerInfo, Reading
 from rramsim.host.layer import HostLayer
 from rramsim.host.trace import Trace
@@ -164,13 +165,52 @@ class Work:
         """Normalised output of one ADC code, shape (n_cols,)."""
         return self.host.unit / (self.host.scale * self.host.x_step)
 
-    def read(self, picks: NDArray[np.int64], per_tile: bool = False) -> Reading:
-        """Codes and saturation marks for chosen vectors."""
-        return self._deployment.chip.mvm(self.layer, self.codes[picks], per_tile)
+    @property
+    def row_tiles(self) -> tuple[tuple[int, int], ...]:
+        """Rows whose conversions are told apart: row tiles, or all rows where the chip tells sums only."""
+        return self.info.row_tiles if self.sheet.tile_codes else ((0, self.info.n_rows),)
 
-    def probe(self, codes: NDArray[np.integer], per_tile: bool = False) -> Reading:
-        """The same for vectors of the tuner's own choice: only at tier PROBE."""
+    def read(self, picks: NDArray[np.int64], per_tile: bool = False) -> Reading:
+        """Codes and saturation marks for chosen vectors; `per_tile` for each of `row_tiles`."""
+        codes = self.codes[picks]
+        return self._first_looked_at(codes, self.answers(codes, per_tile), per_tile)
+
+    def answers(self, codes: NDArray[np.integer], per_tile: bool = False) -> Reading:
+        """Codes and saturation marks for vectors; those of the tuner's own choice only at tier PROBE."""
+        if per_tile and not self.sheet.tile_codes:
+            sums = self._deployment.chip.mvm(self.layer, codes)
+            return Reading(sums.codes[:, None], sums.saturated[:, None])
         return self._deployment.chip.mvm(self.layer, codes, per_tile)
+
+    def _first_looked_at(self, codes: NDArray[np.integer], reading: Reading, per_tile: bool) -> Reading:
+        """The reading; the first of a layer is compared with what the layer should hold."""
+        contacts = self._bench.unwritten_contacts if self.host.levels is None else self._bench.contacts
+        if self.layer in contacts:
+            return reading
+        first = not contacts
+        contacts.add(self.layer)
+        if check_first_answers(self, codes, reading, first):
+            return self.answers(codes, per_tile)
+        return reading
+
+    @property
+    def was_mapped(self) -> bool:
+        """Whether the run goes on with a deployment that had been mapped before."""
+        return self._bench.was_mapped
+
+    @property
+    def used_chip(self) -> bool:
+        """Whether cells were found to be in use that the host took to be reset."""
+        return self._bench.used_chip
+
+    @used_chip.setter
+    def used_chip(self, used: bool) -> None:
+        self._bench.used_chip = used
+
+    def reset_cells(self, mask: NDArray[np.bool_]) -> None:
+        """Write level 0 to cells that the host believes to be at level 0; readings so far are void."""
+        self._reading = None
+        self._deployment.chip.write(self.layer, np.zeros(mask.shape, dtype=np.int64), mask)
 
     def set_output_range(self, output_range: float, unit: NDArray[np.float64]) -> None:
         """Set the range [A] of the layer's ADCs and the layer unit of a code; earlier readings are void."""
@@ -186,7 +226,7 @@ class Work:
     def full_reading(self) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
         """Codes of every vector in the present state, and saturation; read once per state."""
         if self._reading is None:
-            reading = self._deployment.chip.mvm(self.layer, self.codes)
+            reading = self._first_looked_at(self.codes, self.answers(self.codes), False)
             self._reading = (reading.codes, reading.saturated)
         return self._reading
 

@@ -16,13 +16,14 @@ __all__ = ["Probes", "Samples", "TileOutputs", "probe_count", "sample_count", "t
 
 LEAST = 4096  # vectors at least (or all there are)
 PER_ROW = 12  # vectors per row of the layer
+MOST = 8192  # vectors at most: memory and time per weight stop growing with the layer
 PROBES_PER_ROW = 16  # designed vectors per row of the layer
 FILLED = 0.7  # share of the converter's range that they may fill
 
 
 def sample_count(n_rows: int, n_vectors: int) -> int:
     """Vectors that least squares reads per step."""
-    return min(n_vectors, max(LEAST, PER_ROW * n_rows))
+    return min(n_vectors, max(LEAST, min(PER_ROW * n_rows, MOST)))
 
 
 class TileOutputs:
@@ -67,8 +68,8 @@ class Samples:
         self.picks = work.sample(n_samples)
         raw = work.codes[self.picks].astype(np.float32)
         self._common = _direction(raw) if host.common is not None else None
-        mean: NDArray[np.float32] = raw.mean(axis=0)
-        self.x: NDArray[np.float32] = self._without_common(raw - mean)
+        raw -= raw.mean(axis=0)
+        self.x: NDArray[np.float32] = self._without_common(raw)
         n = len(self.picks)
         self.gram = (self.x.T @ self.x).astype(np.float64) / n
         self.ideal = work.weights / host.scale
@@ -104,7 +105,7 @@ class Samples:
         if host.reference_error is None or host.reference_of is None:
             return outputs
         error = host.reference_error.astype(np.float32)
-        for tile, (top, bottom) in enumerate(self.work.info.row_tiles):
+        for tile, (top, bottom) in enumerate(self.work.row_tiles):
             outputs.tiles[tile] -= (self.x[:, top:bottom] @ error[top:bottom])[:, host.reference_of]
         return outputs
 
@@ -137,7 +138,7 @@ def _normalised(work: Work, driven: NDArray[np.integer], reading: Reading) -> Ti
     codes: NDArray[np.float32] = (by_tile * work.unit.astype(np.float32)).astype(np.float32)
     constant = unsubtracted(work.sheet)
     if constant:
-        for tile, (top, bottom) in enumerate(work.info.row_tiles):
+        for tile, (top, bottom) in enumerate(work.row_tiles):
             codes[tile] -= (np.float32(constant) * driven[:, top:bottom].sum(axis=1, dtype=np.float32))[
                 :, None
             ]
@@ -194,7 +195,7 @@ class Probes:
 
     def read(self) -> TileOutputs:
         """Outputs of the present state."""
-        return _normalised(self.work, self.codes, self.work.probe(self.codes, per_tile=True))
+        return _normalised(self.work, self.codes, self.work.answers(self.codes, per_tile=True))
 
 
 def probe_count(n_rows: int) -> int:

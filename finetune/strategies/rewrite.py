@@ -8,12 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.bench import Bench
-from finetune.evidence import kernels
+from finetune.evidence.belief import CellBelief
+from finetune.evidence.choice import choose
 from finetune.evidence.identify import (
     NOISE_VECTORS,
     WriteSpread,
     cell_factors,
     cell_unit,
+    cell_zero,
     conductances,
     find_reference_error,
     identify,
@@ -37,40 +39,37 @@ FIRST_CARRY, FIRST_COUNT = 0.3, 20.0  # belief about the repeated share before a
 
 
 @dataclass
-class Cells:
-    """What is believed of single cells, in units of `cell_unit`; all of shape (n_rows, n_cols, n_cells).
+class Reidentified:
+    """A layer's cells as one reading of the present state shows them, and how they err.
 
-    Outputs determine only the weight, not its cells. Its deviation from the nominal weight belongs to its
-    cells in proportion to the variances that their writes give it.
+    `deviate` is the expected error over the standard deviation of a write, `known` the share of the variance
+    of the cell's error that is known; both (n_rows, n_cols, n_cells).
     """
 
-    weights: NDArray[np.float64]  # (n_rows, n_cols) expected normalised weights
-    factor: NDArray[np.float64]  # (n_cells,) weight of a unit of conductance
-    mean: NDArray[np.float64]  # expected conductance
-    split: NDArray[np.float64]  # variance of a cell once the weight is known
-    deviate: NDArray[np.float64]  # expected error over the standard deviation of a write
-    known: NDArray[np.float64]  # share of the variance of the cell's error that is known
+    belief: CellBelief
+    deviate: NDArray[np.float64]
+    known: NDArray[np.float64]
 
     @classmethod
-    def identified(
+    def of(
         cls,
         work: Work,
         samples: Samples | Probes,
         reading: TileOutputs,
         spread: WriteSpread,
         noise: NDArray[np.float64],
-    ) -> Cells:
-        """From one reading of the present state."""
+    ) -> Reidentified:
+        """From what writes to the present levels leave, and one reading."""
         g = conductances(work)
         variance, factor = spread.of(g), cell_factors(work.sheet, g.shape[2])
-        brought = variance * np.square(factor)
-        nominal, whole = work.stored, brought.sum(axis=2)
-        estimate = identify(samples, reading, nominal, whole, noise)
-        part = brought / np.maximum(whole, 1e-30)[:, :, None]
-        shift = (estimate.weights - nominal)[:, :, None] * part / factor
+        belief = CellBelief.written(g, variance, factor, cell_zero(work))
+        whole = belief.weight_variance
+        estimate = identify(samples, reading, belief.weights, whole, noise)
+        belief.update(estimate)
+        part = variance * np.square(factor) / np.maximum(whole, 1e-30)[:, :, None]
         known = np.clip(estimate.determined, 0.0, 1.0)[:, :, None] * part
-        deviate = np.clip(shift / np.sqrt(variance), -3.0, 3.0)
-        return cls(estimate.weights, factor, g + shift, variance * (1.0 - part), deviate, known)
+        deviate = np.clip((belief.mean - g) / np.sqrt(variance), -3.0, 3.0)
+        return cls(belief, deviate, known)
 
 
 class Best:
@@ -99,7 +98,9 @@ def expected_carry(knowledge: Knowledge) -> float:
     return float(np.clip((product + FIRST_CARRY * FIRST_COUNT) / (square + FIRST_COUNT), 0.0, MOST_CARRY))
 
 
-def learn_carry(knowledge: Knowledge, before: Cells, after: Cells, written: NDArray[np.bool_]) -> None:
+def learn_carry(
+    knowledge: Knowledge, before: Reidentified, after: Reidentified, written: NDArray[np.bool_]
+) -> None:
     """Regress the errors of rewritten cells on their errors before; pooled over layers.
 
     The earlier error is a conditional mean and needs no correction; the later one is shrunk towards 0 by
@@ -227,7 +228,7 @@ class Rewrite(LayerStep):
         best, everywhere = Best(samples), np.ones(work.info.n_cols, dtype=bool)
         probes = Probes(work, samples) if self.probe else None
         mask = np.zeros(0, dtype=bool)
-        cells: Cells | None = None
+        cells: Reidentified | None = None
         n_passes = passes + ACCEPT_PASSES * self.accept
         for turn in range(n_passes):
             if turn:
@@ -237,7 +238,7 @@ class Rewrite(LayerStep):
                 worse = best.worse(reading.total)
                 columns = worse if turn >= passes and worse.any() else everywhere
             probed = reading if probes is None else probes.read()
-            before, cells = cells, Cells.identified(work, probes or samples, probed, spread, noise)
+            before, cells = cells, Reidentified.of(work, probes or samples, probed, spread, noise)
             if before is not None:
                 learn_carry(work.knowledge, before, cells, mask)
             left = passes - turn
@@ -267,7 +268,7 @@ class Rewrite(LayerStep):
         work: Work,
         samples: Samples,
         total: NDArray[np.float32],
-        cells: Cells,
+        cells: Reidentified,
         spread: WriteSpread,
         n_moves: int,
         cost: float,
@@ -276,38 +277,26 @@ class Rewrite(LayerStep):
         """New levels and the mask of at most `n_moves` cells to write, in these columns."""
         host, sheet = work.host, work.sheet
         assert host.levels is not None
-        written = host.levels.astype(np.int64)
         energy = max(float(np.diag(samples.gram).mean()), 1e-12)
         pull = self.ridge * energy * work.info.n_rows / samples.n
         gram = samples.gram + pull * np.eye(len(samples.gram))
         slope = samples.slope(samples.target - total)
-        slope += pull * (samples.ideal - cells.weights)
-        level_u = np.asarray(sheet.levels) / cell_unit(work)
-        level_sd = np.sqrt(spread.of(level_u))
-        carry = expected_carry(work.knowledge)
-        allowed = work.writable
-        n_moves = int(min(n_moves, work.cells_left))
-        most = min(max(2, work.info.n_rows // 4), 4 + 4 * n_moves // work.info.n_cols)
-        limit = np.where(columns & (samples.weights > LEAST_WEIGHT), most, 0).astype(np.int64)
-
-        importance = np.maximum(samples.importance, 1e-30)
-
-        def run(price: float) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-            levels, chosen = written.copy(), np.zeros(cells.mean.shape)
-            kernels.choose_moves(
-                slope.copy(), gram, cells.mean.copy(), cells.split, cells.deviate, cells.factor, allowed,
-                level_u, level_sd, carry, cost, price / importance, limit, levels, chosen,
-            )  # fmt: skip
-            return levels, chosen
-
-        floor = self.margin / work.info.n_rows
-        levels, chosen = run(floor)
-        gains = (chosen * samples.importance[:, None])[chosen > 0]
-        if gains.size > n_moves:
-            if n_moves <= 0:
-                return levels, np.zeros(levels.shape, dtype=bool)
-            levels, chosen = run(float(np.partition(gains, gains.size - n_moves)[gains.size - n_moves]))
-            gain = chosen * samples.importance[:, None]
-            worst = np.argsort(-gain, axis=None, kind="stable")[n_moves:]
-            chosen.ravel()[worst] = 0.0
-        return levels, chosen > 0
+        slope += pull * (samples.ideal - cells.belief.weights)
+        level_mean = np.asarray(sheet.levels) / cell_unit(work)
+        return choose(
+            cells.belief,
+            host.levels,
+            gram,
+            slope,
+            level_mean,
+            np.sqrt(spread.of(level_mean)),
+            min(n_moves, work.cells_left),
+            importance=samples.importance,
+            price=self.margin / work.info.n_rows,
+            cost=cost,
+            carry=expected_carry(work.knowledge),
+            deviate=cells.deviate,
+            allowed=work.writable,
+            columns=columns & (samples.weights > LEAST_WEIGHT),
+            unseen=pull,
+        )

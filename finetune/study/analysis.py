@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune.study.results import Archive, plain_stage, split_stage
+from finetune.study.results import Archive, Study, plain_stage, split_stage
 from finetune.study.statistics import (
     ChipSummary,
     Comparison,
@@ -25,7 +25,14 @@ from finetune.study.statistics import (
 )
 from rramsim.checks import InputError, nearest_name
 
-__all__ = ["StageSummary", "best_rival", "compare_stages", "is_apart", "stage_summaries"]
+__all__ = [
+    "StageSummary",
+    "best_rival",
+    "compare_conditions",
+    "compare_stages",
+    "is_apart",
+    "stage_summaries",
+]
 
 POINTS = 100.0  # accuracies are fractions, differences are told in percentage points
 DIFFERENCES = (0.1, 0.5, 1.0)  # points for which `compare_stages` says how many chips one needs
@@ -135,37 +142,130 @@ def compare_stages(archive: Archive, *, by: str = "strategy", baseline: str | No
         No complete trial, an unknown `by` or baseline, or pandas is missing.
     """
     _need_trials(archive)
-    pairs = _pairs(archive, by, baseline)
+    rows = []
+    for stage, reference in _pairs(archive, by, baseline):
+        row = _row(archive, stage, _right(archive, stage), _right(archive, reference), reference)
+        rows.append(row)
+    return _adjusted(rows)
+
+
+def compare_conditions(study: Study, *, by: str = "strategy", baseline: str | None = None) -> Any:
+    """Paired differences across the conditions of a study.
+
+    Parameters
+    ----------
+    study : Study
+    by : str
+        `strategy` or `age`: `compare_stages` within every condition. The name of an axis: the same stage
+        under its other values against its value `baseline`, everything else of the condition equal, on the
+        chips that both have.
+    baseline : str, optional
+        Method, age, or value of the axis as the archive shows it; default: as `compare_stages`, or the
+        first value.
+
+    Returns
+    -------
+    pandas.DataFrame
+        The columns of `compare_stages` after one column for each axis; `p_holm` is adjusted over the whole
+        table.
+
+    Raises
+    ------
+    InputError
+        An unknown axis or value, no pair of conditions, other images on either side, or pandas is missing.
+
+    Examples
+    --------
+    >>> from finetune.study.archive import open_study
+    >>> study = open_study("results/lifetime.h5")  # doctest: +SKIP
+    >>> compare_conditions(study, by="cycles_before", baseline="0")  # doctest: +SKIP
+    """
+    if by not in ("strategy", "age"):
+        return _adjusted(_rows_over_axis(study, by, baseline))
     rows: list[dict[str, Any]] = []
-    for stage, reference in pairs:
-        result = _in_points(compare_images(_right(archive, stage), _right(archive, reference)))
-        method, age = split_stage(stage)
-        over = archive.recovered(stage)
-        known = math.isfinite(result.low)  # from two chips nothing is known of their deviation
-        rows.append(
-            {
-                "strategy": method,
-                "age": age,
-                "baseline": reference,
-                "n_chips": result.n,
-                "n_images": len(archive["labels"]),
-                "accuracy": POINTS * float(archive.accuracy(stage).mean()),
-                "difference": result.mean,
-                "low": result.low,
-                "high": result.high,
-                "p": result.p_value,
-                "p_holm": math.nan,
-                "effect": result.effect,
-                "std": result.std,
-                **{
-                    f"chips_for_{points:g}": float(chips_needed(result.std, points)) if known else math.nan
-                    for points in DIFFERENCES
-                },
-                "recovered": over.value,
-                "recovered_low": over.low,
-                "recovered_high": over.high,
-            }
-        )
+    for label, archive in study.items():
+        point = {axis: str(study.coordinates[label].get(axis, "")) for axis in study.axes}
+        if archive.n_trials:
+            pairs = _pairs(archive, by, baseline)
+            rows += [
+                point | _row(archive, stage, _right(archive, stage), _right(archive, other), other)
+                for stage, other in pairs
+            ]
+    if not rows:
+        raise InputError(f"{study.path}: no condition has a complete trial")
+    return _adjusted(rows)
+
+
+def _rows_over_axis(study: Study, by: str, baseline: str | None) -> list[dict[str, Any]]:
+    """Every condition against the one that differs from it in one axis alone."""
+    if by not in study.axes:
+        known = ("strategy", "age", *study.axes)
+        raise InputError(f"by must be one of {', '.join(known)}, got {by!r}; {nearest_name(by, known)}")
+    values = list(dict.fromkeys(str(point.get(by, "")) for point in study.coordinates.values()))
+    baseline = values[0] if baseline is None else baseline
+    if baseline not in values:
+        raise InputError(f"{study.path}: no {by} {baseline!r}; {nearest_name(baseline, values)}")
+    found = {
+        tuple((axis, str(point.get(axis, ""))) for axis in study.axes): study[label]
+        for label, point in study.coordinates.items()
+    }
+    rows = []
+    for point, archive in found.items():
+        twin = found.get(tuple((axis, baseline if axis == by else value) for axis, value in point))
+        if twin is None or twin is archive or not (archive.n_trials and twin.n_trials):
+            continue
+        if not np.array_equal(archive["labels"], twin["labels"]):
+            raise InputError(f"{study.path}: conditions over {by} were tested on different images")
+        mine, theirs = archive["trial/chip"].tolist(), twin["trial/chip"].tolist()
+        shared = [chip for chip in mine if chip in set(theirs)]
+        if not shared:
+            raise InputError(f"{study.path}: conditions over {by} share no chip, so nothing is paired")
+        at, there = [mine.index(chip) for chip in shared], [theirs.index(chip) for chip in shared]
+        rows += [
+            dict(point)
+            | _row(archive, stage, _right(archive, stage)[at], _right(twin, stage)[there], f"{by}={baseline}")
+            for stage in archive.stages
+            if stage in twin.stages
+        ]
+    if not rows:
+        raise InputError(f"{study.path}: no two conditions differ in {by} alone and have trials")
+    return rows
+
+
+def _row(
+    archive: Archive, stage: str, right: NDArray[np.bool_], other: NDArray[np.bool_], reference: str
+) -> dict[str, Any]:
+    """One comparison: images classified as labelled on the same chips, shape (n_chips, n_images) each."""
+    result = _in_points(compare_images(right, other))
+    method, age = split_stage(stage)
+    over = archive.recovered(stage)
+    known = math.isfinite(result.low)  # from two chips nothing is known of their deviation
+    return {
+        "strategy": method,
+        "age": age,
+        "baseline": reference,
+        "n_chips": result.n,
+        "n_images": right.shape[1],
+        "accuracy": POINTS * float(right.mean()),
+        "difference": result.mean,
+        "low": result.low,
+        "high": result.high,
+        "p": result.p_value,
+        "p_holm": math.nan,
+        "effect": result.effect,
+        "std": result.std,
+        **{
+            f"chips_for_{points:g}": float(chips_needed(result.std, points)) if known else math.nan
+            for points in DIFFERENCES
+        },
+        "recovered": over.value,
+        "recovered_low": over.low,
+        "recovered_high": over.high,
+    }
+
+
+def _adjusted(rows: list[dict[str, Any]]) -> Any:
+    """A DataFrame whose p-values are adjusted over all of it."""
     for row, adjusted in zip(rows, holm([float(row["p"]) for row in rows]).tolist(), strict=True):
         row["p_holm"] = adjusted
     try:

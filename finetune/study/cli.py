@@ -6,26 +6,25 @@ import json
 import os
 import threading
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
 
+from finetune.study.catalogue import config, info, presets
 from finetune.study.commands import (
     archive_group,
     chip_ids,
     default_out,
-    plain_rows,
     run_options,
     shard_of,
     show_study,
     sweep,
     watch,
 )
-from finetune.study.devices import check_preset, fit_device, reading_options
-from finetune.study.report import console, print_comparison, print_plan, print_table
+from finetune.study.devices import fit_device
+from finetune.study.output import echo_rows, plain_rows, row_options, with_ending, written
+from finetune.study.report import print_comparison, print_notes, print_notices, print_plan, print_table
 from rramsim.checks import InputError
 from rramsim.parallel import cores
 
@@ -36,10 +35,18 @@ class _Commands(click.Group):
     """Bad input becomes one line on stderr and exit code 2; Ctrl-C exit code 130."""
 
     def invoke(self, ctx: click.Context) -> Any:
+        said: set[str] = set()  # a grid of many conditions says a thing once
+
+        def show(message: Warning | str, *_: Any) -> None:
+            text = " ".join(str(message).split())
+            if text not in said:
+                said.add(text)
+                click.echo(f"warning: {text}", err=True)
+
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("always", UserWarning)
-                warnings.showwarning = _show_warning  # type: ignore[assignment]
+                warnings.showwarning = show  # type: ignore[assignment]
                 return super().invoke(ctx)
         except InputError as error:
             click.echo(f"error: {' '.join(str(error).split())}", err=True)
@@ -52,10 +59,6 @@ class _Commands(click.Group):
             watchdog.daemon = True
             watchdog.start()
             ctx.exit(130)
-
-
-def _show_warning(message: Warning | str, *_: Any) -> None:
-    click.echo(f"warning: {' '.join(str(message).split())}", err=True)
 
 
 def _version() -> str:
@@ -76,29 +79,28 @@ main.add_command(archive_group)
 
 
 @main.command()
-@click.argument("config", required=False, type=click.Path(path_type=Path))
+@click.argument("experiment", metavar="[CONFIG]", required=False, type=click.Path(path_type=Path))
 @run_options
 def run(
-    config: Path | None, seed: int | None, chips: str | None, out: Path | None, workers: int | None,
+    experiment: Path | None, seed: int | None, chips: str | None, out: Path | None, workers: int | None,
     **options: Any,
 ) -> None:  # fmt: skip
     """Run an experiment from a TOML file (without one: the reference conditions), or continue it."""
-    from finetune.study.config import default_experiment, load_experiment, unread_of_experiment
+    from finetune.study.config import default_experiment, load_experiment
     from finetune.study.progress import progress, stoppable
     from finetune.study.runner import run_experiment
     from finetune.study.sweep import Case
 
-    settings = default_experiment() if config is None else load_experiment(config)
+    settings = default_experiment() if experiment is None else load_experiment(experiment)
     settings = settings.replaced(seed=seed, chips=chip_ids(chips))
     shard, as_json = shard_of(options["shard"]), options["as_json"]
     n_workers = cores() if workers is None else workers
+    case = Case("", settings, {})
+    print_notes([case])
     if options["dry_run"]:
         print_plan(settings, n_workers)
         return
     out = default_out(settings.experiment.name, shard) if out is None else out
-    for text in unread_of_experiment(settings):
-        click.echo(f"note: {text}", err=True)
-    case = Case("", settings, {})
     with stoppable(), progress([case], quiet=options["quiet"], verbose=options["verbose"]) as (hear, done):
         archive = run_experiment(
             settings,
@@ -112,6 +114,8 @@ def run(
             allow_mixed=options["allow_mixed"],
         )
     _show(archive, None if options["no_figures"] else out.with_suffix(""), as_json=as_json)
+    if options["csv"] is not None:
+        click.echo(f"written: {archive.export(with_ending(options['csv'], '.csv'))}", err=as_json)
     _note_overlap(settings.cells)
     click.echo(f"archive: {out}", err=as_json)
 
@@ -121,167 +125,63 @@ def run(
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Folder of the figures [default: beside the archive]."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON instead of a table.")
-def report(archive: Path, out: Path | None, as_json: bool) -> None:
+@click.option("--no-figures", is_flag=True, help="Draw nothing.")
+@click.option("--html", type=click.Path(path_type=Path), help="Write one page that holds everything.")
+@row_options
+def report(
+    archive: Path, out: Path | None, no_figures: bool, html: Path | None, as_json: bool, csv: Path | None
+) -> None:
     """Table and figures of an archive, of a study, or of a folder of archives."""
     from finetune.study.archive import open_study
 
     study = open_study(archive)
     default = archive / "figures" if archive.is_dir() else archive.with_suffix("")
-    if len(study) == 1 and not study.axes:
-        _show(next(iter(study.values())), default if out is None else out, as_json=as_json)
+    wanted = not no_figures and (html is None or out is not None)  # the page holds the figures
+    folder = (default if out is None else out) if wanted else None
+    single = len(study) == 1 and not study.axes
+    if single:
+        _show(next(iter(study.values())), folder, as_json=as_json)
     else:
-        show_study(study, archive.stem, default if out is None else out, as_json=as_json)
+        show_study(study, archive.stem, folder, as_json=as_json)
+    if csv is not None:
+        table = next(iter(study.values())) if single else study
+        click.echo(f"written: {table.export(with_ending(csv, '.csv'))}", err=as_json)
+    if html is not None:
+        from finetune.study.html_report import write_page
+
+        click.echo(f"written: {write_page(study, html)}", err=as_json)
 
 
 @main.command()
 @click.argument("archive", type=click.Path(path_type=Path))
-@click.option("--by", default="strategy", help="Compare `strategy` or `age` [default: strategy].")
-@click.option("--baseline", help="What the others are compared with [default: the best, or the fresh chip].")
-@click.option("--csv", type=click.Path(path_type=Path), help="Write all columns into this file too.")
-def compare(archive: Path, by: str, baseline: str | None, csv: Path | None) -> None:
-    """Paired differences within an archive: intervals, exact tests, effect size, chips needed."""
-    from finetune.study.analysis import compare_stages
-    from finetune.study.archive import open_archive
+@click.option(
+    "--by", default="strategy", help="`strategy`, `age`, or what a study swept [default: strategy]."
+)
+@click.option(
+    "--baseline",
+    help="What the others are compared with [default: the best, the fresh chip, or the first value].",
+)
+@row_options
+def compare(archive: Path, by: str, baseline: str | None, as_json: bool, csv: Path | None) -> None:
+    """Paired differences within an archive or a study: intervals, exact tests, effect size, chips needed."""
+    from finetune.study.analysis import compare_conditions
+    from finetune.study.archive import open_study
 
-    content = open_archive(archive)
-    frame = compare_stages(content, by=by, baseline=baseline)
-    print_comparison(content, frame)
+    study = open_study(archive)
+    frame = compare_conditions(study, by=by, baseline=baseline)
+    if as_json:
+        echo_rows(frame.to_dict("records"))
+    else:
+        print_comparison(study, frame)
     if csv is not None:
-        with _written(csv):
+        with written(csv, err=as_json):
             frame.to_csv(csv, index=False)
 
 
-@main.command()
-@click.argument("name", required=False)
-@click.option("--plot", type=click.Path(path_type=Path), help="Draw the preset into this file.")
-@click.option(
-    "--check", type=click.Path(path_type=Path), help="Compare with measurements; options as of fit-device."
-)
-@reading_options
-def presets(name: str | None, plot: Path | None, check: Path | None, **options: Any) -> None:
-    """List the published devices, or show one with the source of every number."""
-    from rich.table import Table
-
-    from rramsim.cell import list_presets, load_preset
-
-    terminal = console()
-    if name is None:
-        if plot is not None or check is not None:
-            raise InputError(f"{'--plot' if check is None else '--check'} needs the name of a preset")
-        table = Table("preset", "device", "needs")
-        for entry in list_presets():
-            preset = load_preset(entry)
-            table.add_row(entry, preset.title, ", ".join(preset.needs))
-        terminal.print(table)
-        return
-    if check is not None:
-        check_preset(name, check, options)
-        return
-    preset = load_preset(name)
-    table = Table("quantity", "value", "unit", "mark", "source", title=f"{preset.name}: {preset.title}")
-    for item in preset.evidence:
-        table.add_row(item.key, _brief(item.value), item.unit, item.mark, item.source)
-    terminal.print(table)
-    if preset.note:
-        terminal.print(preset.note)
-    for key, source in preset.sources.items():
-        terminal.print(f"{key}: {source}", highlight=False, markup=False)
-    if preset.needs:
-        terminal.print(f"set yourself: {', '.join(f'cells.{key}' for key in preset.needs)}")
-    if plot is not None:
-        from rramsim.cell.plot import preset_figure
-
-        if preset.needs:
-            raise InputError(f"preset {name!r} leaves {', '.join(preset.needs)} open, so it cannot be drawn")
-        with _written(plot):
-            preset_figure(name, plot)
-
-
 main.add_command(fit_device)
-
-
-@main.command()
-@click.argument("config", required=False, type=click.Path(path_type=Path))
-@click.option("--plot", type=click.Path(path_type=Path), help="Draw the arrays of CONFIG into this file.")
-@click.option("--shape", help="Shape of one input where an ONNX file leaves it open, such as 3,224,224.")
-@click.option("--tile", default="128,128", show_default=True, help="Word lines and bit lines of a tile.")
-def info(config: Path | None, plot: Path | None, shape: str | None, tile: str) -> None:
-    """Versions, threads, data sets, networks; of an experiment's CONFIG or a network file its layers.
-
-    A network is an HDF5 or ONNX file, or the name of a shipped one.
-    """
-    if config is not None and config.suffix != ".toml":
-        _describe_network(str(config), shape, tile)
-        return
-    import json
-
-    import numba
-    from rich.table import Table
-
-    from finetune.study.machine import versions
-    from rramsim.datasets.embedded import LOADERS, load_dataset
-    from rramsim.datasets.teachers import load_teacher, teacher_names
-
-    if config is not None:
-        _chip_map(config, plot)
-        return
-    if plot is not None:
-        raise InputError("--plot needs the TOML file of an experiment, whose chip it draws")
-    terminal = console()
-    known = {"rramsim": _version(), **json.loads(versions())}
-    terminal.print(", ".join(f"{name} {version}" for name, version in known.items()), highlight=False)
-    terminal.print(f"{cores()} cores, {numba.get_num_threads()} threads of Numba", highlight=False)
-    table = Table("data set", "found")
-    for name in LOADERS:
-        if name == "fashion_mnist_full":
-            table.add_row(name, "fetched when first used")
-            continue
-        try:
-            table.add_row(name, load_dataset(name).describe())
-        except InputError as error:
-            table.add_row(name, f"no: {error}")
-    terminal.print(table)
-    table = Table("network", "data set", "weights", "test accuracy")
-    for name in teacher_names():
-        network = load_teacher(name)
-        accuracy = network.metadata.get("test_accuracy")
-        shown = "" if accuracy is None else f"{100 * accuracy:.2f} %"
-        table.add_row(name, str(network.metadata.get("dataset", "")), f"{_n_weights(network):,}", shown)
-    terminal.print(table)
-
-
-def _chip_map(config: Path, plot: Path | None) -> None:
-    """Print, and draw, where the layers of an experiment's network lie on the arrays of its chips."""
-    from rich.table import Table
-
-    from finetune.study.config import load_experiment
-    from finetune.study.materials import Materials
-    from rramsim.chip.layout import TileLayout
-    from rramsim.chip.placement import place_layers
-    from rramsim.host.layer import layer_shapes
-
-    experiment = load_experiment(config)
-    shapes = layer_shapes(Materials.load(experiment).network)
-    layouts = {name: TileLayout.build(*shape, experiment.mapping) for name, shape in shapes.items()}
-    placed = place_layers(layouts, experiment.mapping)
-    table = Table("layer", "rows x columns", "arrays", "cells", "share of them")
-    for row in placed.table():
-        rows, columns = shapes[row["layer"]]
-        arrays = ", ".join(str(number) for number in row["tiles"])
-        table.add_row(row["layer"], f"{rows} x {columns}", arrays, f"{row['cells']:,}", f"{row['share']:.1%}")
-    terminal = console()
-    terminal.print(table)
-    terminal.print(
-        f"{len(placed.shapes)} arrays ({experiment.mapping.placement}), {placed.utilisation:.1%} of their "
-        "cells hold layers",
-        highlight=False,
-    )
-    if plot is not None:
-        from rramsim.chip.plot import map_figure
-
-        map_figure(placed, plot)
-        terminal.print(f"drawn: {plot}", highlight=False)
+main.add_command(presets)
+main.add_command(info)
+main.add_command(config)
 
 
 # -- parts ----------------------------------------------------------------------------------------
@@ -300,82 +200,13 @@ def _note_overlap(cells: Any) -> None:
         click.echo(f"note: {entry.message}", err=True)
 
 
-def _describe_network(name: str, shape: str | None, tile: str) -> None:
-    """Table of what a chip holds of a network, and the shares of weights and multiply-accumulates."""
-    from rich.table import Table
-
-    from finetune.study.materials import load_network
-    from rramsim.chip.layout import MappingConfig, TileLayout
-    from rramsim.host.summary import summarise
-
-    network = load_network(name, None if shape is None else _numbers(shape, "--shape", "3,224,224"))
-    lines = _numbers(tile, "--tile", "128,128")
-    if len(lines) != 2:
-        raise InputError(f"--tile must be two numbers such as 128,128, got {tile!r}")
-    mapping = MappingConfig(tile_rows=lines[0], tile_cols=lines[1])
-    summary = summarise(network)
-    table = Table("node", "operator", "arrays", "rows x columns", "tiles", "vectors", "MACs", "note")
-    n_tiles = 0
-    for row in summary.layers:
-        layout = TileLayout.build(row.rows, row.columns, mapping)
-        tiles = row.layers * len(layout.row_tiles) * len(layout.col_tiles)
-        n_tiles += tiles
-        numbers = (f"{tiles:,}" if tiles else "", f"{row.vectors:,}", f"{row.macs:,}")
-        size = f"{row.rows:,} x {row.columns:,}"
-        note = row.note if row.on_chip else f"at the host: {row.note}"
-        table.add_row(row.node, row.op, str(row.layers or ""), size, *numbers, note)
-    terminal = console()
-    inputs = ", ".join(f"{key} {shape} {dtype}" for key, (shape, dtype) in network.inputs.items())
-    terminal.print(f"{network.name}: inputs {inputs}", highlight=False)
-    terminal.print(table)
-    terminal.print(
-        f"on the chip: {summary.chip_weights:,} weights ({100 * summary.weight_share:.1f} % of all) on "
-        f"{n_tiles:,} tiles of {lines[0]} x {lines[1]} lines (differential pairs), "
-        f"{100 * summary.mac_share:.1f} % of the multiply-accumulates of matrix products",
-        highlight=False,
-    )
-
-
-def _numbers(text: str, option: str, example: str) -> tuple[int, ...]:
-    try:
-        numbers = tuple(int(part) for part in text.split(","))
-    except ValueError:
-        numbers = ()
-    if not numbers or min(numbers) < 1:
-        raise InputError(f"{option} must be positive whole numbers such as {example}, got {text!r}")
-    return numbers
-
-
-def _n_weights(network: Any) -> int:
-    from rramsim.host.layer import layer_shapes
-
-    return sum(rows * cols for rows, cols in layer_shapes(network).values())
-
-
-def _brief(value: Any) -> str:
-    if isinstance(value, list):
-        return ", ".join(_brief(entry) for entry in value)
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-@contextmanager
-def _written(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise InputError(f"{path}: cannot be written ({reason})") from None
-    click.echo(f"written: {path}")
-
-
 def _show(archive: Any, folder: Path | None, *, as_json: bool) -> None:
     """Table, or JSON, and figures of one experiment."""
     if as_json:
         click.echo(json.dumps(plain_rows(archive.columns())))
     else:
         print_table(archive)
+    print_notices({"": archive})
     if folder is not None:
         from finetune.study.plot import draw_figures
 

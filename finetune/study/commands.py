@@ -10,7 +10,8 @@ from typing import Any
 
 import click
 
-from finetune.study.report import print_study
+from finetune.study.output import plain_rows, with_ending
+from finetune.study.report import print_notes, print_notices, print_study
 from rramsim.checks import InputError
 from rramsim.parallel import cores
 
@@ -18,7 +19,6 @@ __all__ = [
     "archive_group",
     "chip_ids",
     "default_out",
-    "plain_rows",
     "run_options",
     "shard_of",
     "show_study",
@@ -42,6 +42,7 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option("--no-figures", is_flag=True, help="Draw nothing."),
         click.option("--json", "as_json", is_flag=True, help="Print the result as JSON instead of a table."),
+        click.option("--csv", type=click.Path(path_type=Path), help="Write the long table into this file."),
         click.option("-q", "--quiet", is_flag=True, help="No progress."),
         click.option("-v", "--verbose", is_flag=True, help="A line for every stage of every chip."),
         click.option("--dry-run", is_flag=True, help="Predict the costs; run and write nothing."),
@@ -81,10 +82,9 @@ def default_out(name: str, shard: tuple[int, int] | None) -> Path:
 @click.command()
 @click.argument("config", type=click.Path(path_type=Path))
 @run_options
-@click.option("--csv", type=click.Path(path_type=Path), help="Write the long table into this file too.")
 def sweep(
     config: Path, seed: int | None, chips: str | None, out: Path | None, workers: int | None,
-    csv: Path | None, **options: Any,
+    **options: Any,
 ) -> None:  # fmt: skip
     """Run every combination of a TOML file's table [sweep] into one archive, or continue and extend it."""
     from dataclasses import replace
@@ -99,6 +99,7 @@ def sweep(
     shard = shard_of(options["shard"])
     out = default_out(name, shard) if out is None else out
     n_workers = cores() if workers is None else workers
+    print_notes(cases)
     if options["dry_run"]:
         _print_grid(name, cases, out, n_workers)
         return
@@ -121,13 +122,9 @@ def sweep(
     show_study(
         study, name, None if options["no_figures"] else out.with_suffix(""), as_json=options["as_json"]
     )
-    if csv is not None:
-        click.echo(f"written: {study.export(_with_ending(csv, '.csv'))}", err=options["as_json"])
+    if (csv := options["csv"]) is not None:
+        click.echo(f"written: {study.export(with_ending(csv, '.csv'))}", err=options["as_json"])
     click.echo(f"archive: {out}", err=options["as_json"])
-
-
-def _with_ending(path: Path, ending: str) -> Path:
-    return path if path.suffix == ending else path.with_name(path.name + ending)
 
 
 def show_study(study: Any, name: str, folder: Path | None, *, as_json: bool) -> None:
@@ -136,18 +133,13 @@ def show_study(study: Any, name: str, folder: Path | None, *, as_json: bool) -> 
         click.echo(json.dumps(plain_rows(study.columns())))
     else:
         print_study(study, name)
+    print_notices(study)
     if folder is not None and study.n_trials:
         from finetune.study.plot_sweep import draw_study
 
         paths = draw_study(study, folder)
         if paths:
             click.echo(f"figures: {folder}/ ({', '.join(path.name for path in paths)})", err=as_json)
-
-
-def plain_rows(columns: dict[str, Any]) -> list[dict[str, Any]]:
-    """Rows for JSON, which knows no NaN."""
-    lists = [[None if value != value else value for value in values.tolist()] for values in columns.values()]
-    return [dict(zip(columns, row, strict=True)) for row in zip(*lists, strict=True)]
 
 
 def _print_grid(name: str, cases: list[Any], out: Path, workers: int) -> None:
@@ -193,7 +185,8 @@ def _print_grid(name: str, cases: list[Any], out: Path, workers: int) -> None:
 @click.argument("archive", type=click.Path(path_type=Path))
 @click.option("--interval", type=click.FloatRange(0.05), default=2.0, help="Seconds between two looks.")
 @click.option("--once", is_flag=True, help="Look once.")
-def watch(archive: Path, interval: float, once: bool) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object for each trial, one a line.")
+def watch(archive: Path, interval: float, once: bool, as_json: bool) -> None:
     """Follow a run from another terminal: trials as they end, until all are there."""
     from finetune.study.archive import open_study
 
@@ -205,11 +198,16 @@ def watch(archive: Path, interval: float, once: bool) -> None:
                 for row, chip in enumerate(entry["trial/chip"].tolist()):
                     if (label, chip) not in seen:
                         seen.add((label, chip))
-                        numbers = zip(entry.stages, entry["trial/accuracy"][row].tolist(), strict=True)
+                        accuracy = entry["trial/accuracy"][row].tolist()
+                        if as_json:
+                            stages = dict(zip(entry.stages, accuracy, strict=True))
+                            click.echo(json.dumps({"condition": label, "chip": chip, "accuracy": stages}))
+                            continue
+                        numbers = zip(entry.stages, accuracy, strict=True)
                         parts = ", ".join(f"{stage} {100 * value:.2f} %" for stage, value in numbers)
                         click.echo(f"{f'{label}; ' if label else ''}chip {chip}: {parts}")
             if once or study.n_trials >= study.n_planned:
-                click.echo(f"{study.n_trials} of {study.n_planned} trials")
+                click.echo(f"{study.n_trials} of {study.n_planned} trials", err=as_json)
                 return
         except InputError as error:
             if once or "open it again" not in str(error):  # replaced while it was read
@@ -224,12 +222,15 @@ def archive_group() -> None:
 
 @archive_group.command()
 @click.argument("archives", nargs=-1, required=True, type=click.Path(path_type=Path))
-def check(archives: tuple[Path, ...]) -> None:
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing; the exit code tells.")
+def check(archives: tuple[Path, ...], quiet: bool) -> None:
     """Verify every byte and read everything."""
     from finetune.study.curate import check as check_archive
 
     for path in archives:
-        click.echo(f"{path}: {check_archive(path)}")
+        found = check_archive(path)
+        if not quiet:
+            click.echo(f"{path}: {found}")
 
 
 @archive_group.command()

@@ -8,10 +8,20 @@ from pathlib import Path
 from typing import Any
 
 from finetune.meter import Budget
+from finetune.study.paths import is_file_name, locate, locate_presets
 from rramsim.checks import InputError, nearest_name
 from rramsim.chip.config import ChipConfig
 from rramsim.chip.unread import unread_settings
-from rramsim.config import check_settings, digest, parse, read_toml, setting, tables_of, to_toml
+from rramsim.config import (
+    check_settings,
+    digest,
+    parse,
+    read_toml,
+    setting,
+    tables_of,
+    to_table,
+    to_toml,
+)
 
 __all__ = [
     "FIRST_CHIP",
@@ -39,6 +49,10 @@ class ExperimentTable:
     )
     dataset: str = setting("fashion_mnist", "", "name or path of a data set")
     network: str = setting("resnet8_fashion", "", "shipped teacher, or the path of a network file")
+    folder: str | None = setting(
+        None, "", "where paths of data set and network begin, and the working directory thereafter",
+        default_text="the folder of the TOML file",
+    )  # fmt: skip
     digital: tuple[str, ...] | None = setting(
         None, "", "mapped nodes that are computed at the host instead, exactly", default_text="none"
     )
@@ -217,9 +231,17 @@ class ExperimentConfig(ChipConfig, _Head):
 
     @property
     def digest(self) -> str:
-        """Identifies the experiment whatever its name and however many chips it runs on."""
-        bare = dataclasses.replace(self.experiment, name="any", chips=1)
-        return digest(dataclasses.replace(self, experiment=bare))
+        """Identifies the experiment whatever its name and however many chips it runs on.
+
+        Files count by the text that names them, wherever the command is called: their content is in the
+        numbers (presets) or in the archive's `fingerprint` (network and data set).
+        """
+        bare = dataclasses.replace(self.experiment, name="any", chips=1, folder=None)
+        table = to_table(dataclasses.replace(self, experiment=bare))
+        for part in table.values():
+            if isinstance(part, dict) and is_file_name(str(part.get("preset", ""))):
+                part["preset"] = Path(part["preset"]).name
+        return digest(table)
 
     def to_toml(self) -> str:
         """Complete TOML text, every number included."""
@@ -239,9 +261,13 @@ def unread_of_experiment(config: ExperimentConfig) -> list[str]:
     """A message for each setting that changes nothing in this experiment; see `unread_settings`."""
     messages = unread_settings(config)
     if config.cells.changes_with_time and not config.lifetime.seconds:
+        passes = (
+            "no time passes at all (converters.clock = 'frozen')"
+            if config.converters.clock == "frozen"
+            else "chips are evaluated right after tuning, and only the seconds of their writes and reads pass"
+        )
         messages.append(
-            "cells change with time, but chips are evaluated right after tuning: set lifetime.seconds to see "
-            "what retention costs"
+            f"cells change with time, but {passes}: set lifetime.seconds to see what retention costs"
         )
     return messages
 
@@ -265,13 +291,22 @@ def experiment_from(table: dict[str, Any], path: Path) -> ExperimentConfig:
         if key not in known:
             raise InputError(f"{path}: unknown table or key {key!r}; {nearest_name(key, known)}")
     head = {"name": path.stem, **table.get("experiment", {})}
+    if "folder" not in head and _names_files(head, path.parent):
+        head["folder"] = str(path.parent)
     try:
-        return parse(ExperimentConfig, {**table, "experiment": head})
+        return parse(ExperimentConfig, {**locate_presets(table, path.parent), "experiment": head})
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     except (ValueError, TypeError, ArithmeticError, MemoryError, RecursionError) as error:
         # values that no check foresees, such as counts beyond 64 bits: one line all the same
         raise InputError(f"{path}: settings cannot be used ({type(error).__name__}: {error})") from None
+
+
+def _names_files(head: dict[str, Any], folder: Path) -> bool:
+    """Whether network or data set is a file beside a TOML file that lies elsewhere than here."""
+    names = [head[key] for key in ("network", "dataset") if isinstance(head.get(key), str)]
+    found = [locate(name, folder) for name in names]  # each may warn
+    return found != names
 
 
 def default_experiment() -> ExperimentConfig:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
+from finetune.study.output import echo_rows, row_options, write_csv, written
 from rramsim.checks import InputError
 
 __all__ = ["check_preset", "fit_device", "reading_options"]
@@ -98,23 +98,42 @@ def reading_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @reading_options
 @click.option("--out", type=click.Path(path_type=Path), help="Write a preset that cells.preset accepts.")
 @click.option("--plot", type=click.Path(path_type=Path), help="Draw the fit into this file.")
-def fit_device(files: tuple[Path, ...], out: Path | None, plot: Path | None, **options: Any) -> None:
+@row_options
+def fit_device(
+    files: tuple[Path, ...],
+    out: Path | None,
+    plot: Path | None,
+    as_json: bool,
+    csv: Path | None,
+    **options: Any,
+) -> None:
     """Fit a device to measurement files: levels, errors, drift, noise, pulses, faults.
 
     CSV, TSV, gzip or xlsx as the laboratory wrote them. What the reader guesses is printed first and
-    can be corrected by the options.
+    can be corrected by the options. The rows of --json and --csv are parameters with their 95 % intervals (SI
+    units).
     """
     from rramsim.cell.fit import fit
 
     result = fit(list(files), _reading(**options))
-    click.echo(result.summary())
+    names = ("value", "low", "high")
+    rows = [
+        {"parameter": name} | dict(zip(names, values, strict=True))
+        for name, values in result.intervals().items()
+    ]
+    if as_json:
+        echo_rows(rows)
+    else:
+        click.echo(result.summary())
+    if csv is not None:
+        write_csv(csv, rows, quiet=as_json)
     if out is not None:
-        with _written(out):
+        with written(out, err=as_json):
             result.save(out)
     if plot is not None:
         from rramsim.cell.plot import fit_figure
 
-        with _written(plot):
+        with written(plot, err=as_json):
             fit_figure(result, plot)
 
 
@@ -140,15 +159,3 @@ def check_preset(name: str, file: Path, options: dict[str, Any]) -> None:
         numbers = (row.mean(), cells.mean(), row.std(ddof=1), cells.std())
         table.add_row(str(level), str(len(row)), *(f"{1e6 * x:.4g}" for x in numbers), f"{ks:.3f}")
     console().print(table)
-
-
-@contextmanager
-def _written(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise InputError(f"{path}: cannot be written ({reason})") from None
-    click.echo(f"written: {path}")

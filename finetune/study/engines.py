@@ -6,6 +6,7 @@ import contextlib
 import functools
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from typing import Any
@@ -17,7 +18,7 @@ from finetune.study.config import ExperimentConfig
 from finetune.study.machine import versions
 from finetune.study.materials import Materials, Store
 from finetune.study.methods import run_methods
-from rramsim.checks import InputError
+from rramsim.checks import CalibrationWarning, InputError, VerifyWarning
 from rramsim.parallel import Workers, one_thread, tell
 
 __all__ = ["DaskEngine", "Engine", "process_engine", "scheduler_engine"]
@@ -54,7 +55,9 @@ def work_methods(
             last[0] = time.monotonic()
             tell((config.digest, *message))
 
-    with _one_at_a_time, _limits():
+    with _one_at_a_time, _limits(), warnings.catch_warnings():
+        for kind in (VerifyWarning, CalibrationWarning):  # said once for all chips by the process that writes
+            warnings.simplefilter("ignore", kind)
         held = _store.get(config) if materials is None else materials.of(config)
         return run_methods(held, teacher_outputs, chip_id, methods, notify), _platform()
 

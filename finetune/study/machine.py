@@ -10,7 +10,7 @@ from typing import Any
 
 __all__ = ["differences", "versions"]
 
-PACKAGES = ("rramsim", "numpy", "numba", "llvmlite", "scipy", "h5py")
+PACKAGES = ("numpy", "numba", "llvmlite", "scipy", "h5py")
 NO_BITS = ("python", "rramsim", "h5py")  # rramsim's own version is compared apart
 
 
@@ -21,7 +21,13 @@ def versions() -> str:
     import scipy.linalg  # noqa: F401  its BLAS shall be among those found
     import threadpoolctl
 
-    found: dict[str, Any] = {"python": platform.python_version(), "machine": platform.machine()}
+    import rramsim
+
+    found: dict[str, Any] = {
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "rramsim": rramsim.__version__,  # not the installation's metadata, which a checkout outgrows
+    }
     for name in PACKAGES:
         with contextlib.suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)

@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from finetune.calibration import check_calibration, check_classes
 from finetune.study.config import ExperimentConfig
+from finetune.study.paths import locate
 from rramsim.checks import InputError
 from rramsim.chip.simulated import SimulatedChip
 from rramsim.datasets.embedded import Split, load_dataset
@@ -64,8 +66,8 @@ class Materials:
         for name, value in (("dataset", table.dataset), ("network", table.network)):
             if not value.isprintable():
                 raise InputError(f"experiment.{name} must be printable text, got {value!r}")
-        dataset = load_dataset(table.dataset).normalised(table.mean, table.std)
-        network = load_network(table.network, dataset.image_shape)
+        dataset = load_dataset(locate(table.dataset, table.folder)).normalised(table.mean, table.std)
+        network = load_network(locate(table.network, table.folder), dataset.image_shape)
         if table.digital:
             network = network.with_digital(table.digital)
         if dataset.image_shape != tuple(network.input_shape):
@@ -101,6 +103,11 @@ class Materials:
     def of(self, config: ExperimentConfig) -> Materials:
         """The same network and images for an experiment with the same `materials_key`."""
         return replace(self, config=config)
+
+    def warn_of_calibration(self) -> None:
+        """Warn of calibration images that leave something undetermined; see `finetune.calibration`."""
+        check_calibration(self.calibration)
+        check_classes(self.network.run(self.calibration))
 
     def warn_of_teacher(self, outputs: NDArray[np.float32]) -> None:
         """Warn where the digital network does not do on these images what its training promised.
@@ -174,7 +181,7 @@ def materials_key(config: ExperimentConfig) -> tuple[Any, ...]:
     """What network and images of an experiment depend on."""
     table = config.experiment
     data = (table.dataset, table.mean, table.std, table.n_calibration, table.n_test)
-    return (*data, table.network, table.digital, table.seed)
+    return (*data, table.network, table.folder, table.digital, table.seed)
 
 
 class Store:

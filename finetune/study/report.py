@@ -8,8 +8,35 @@ from typing import Any
 
 import click
 
-__all__ = ["console", "print_comparison", "print_plan", "print_study", "print_table"]
+__all__ = [
+    "console",
+    "print_comparison",
+    "print_notes",
+    "print_notices",
+    "print_plan",
+    "print_study",
+    "print_table",
+]
 
+SHARES = ("weights on chip", "MACs on chip")
+HOW_TO_READ = (
+    "accuracy in %: mean ± standard deviation over chips; gap to the teacher and gain over mapped in "
+    "points: paired, with the 95 % interval for other chips and other test images (from three chips on); "
+    "p: exact signed-rank test against the best rival of the same age, Holm-adjusted over this table; "
+    "R: mean gain over mean loss, with its 95 % interval; writes: mapping included; digital: numbers "
+    "kept beside the chip over weights"
+)
+NOT_COMPARABLE = (
+    "* not comparable: more access to the chip than allowed; designed vectors amount to "
+    "write-verify, reference points know more"
+)
+TIERS = {  # what `rramsim.Tier` says, for the caption of plans
+    "OUTPUTS": "outputs of the whole network",
+    "LAYERS": "outputs of single layers for inputs recorded from images",
+    "PROBE": "outputs of single layers for inputs of its own design, which no black box allows",
+    "CELLS": "single cells",
+    "PULSES": "raw programming pulses",
+}
 WIDE = 156  # columns where no terminal tells its width
 
 
@@ -27,9 +54,11 @@ def print_plan(settings: Any, workers: int) -> None:
     from finetune.study.methods import plan_methods
 
     rows, n_chips = plan_methods(settings), len(settings.experiment.chip_ids)
+    tiers = {row["tier"] for row in rows}
     caption = (
         "predicted for one chip; times of one thread, within a factor of about three; a strategy that begins "
-        "with another one of the list goes on from there"
+        "with another one of the list goes on from there; tiers say what a strategy may see of the chip: "
+        + "; ".join(f"{name}: {text}" for name, text in TIERS.items() if name in tiers)
     )
     table = Table(title=f"{settings.experiment.name}: plan, nothing was run", caption=caption)
     table.add_column("strategy")
@@ -53,12 +82,36 @@ def print_plan(settings: Any, workers: int) -> None:
     click.echo(f"{n_chips} chips on {busy} workers: about {seconds * n_chips / busy / 60:.1f} min")
 
 
+def print_notes(cases: Any) -> None:
+    """Settings that change nothing, on stderr before anything runs; each once for all conditions."""
+    from finetune.study.config import unread_of_experiment
+
+    found: dict[str, int] = {}
+    for case in cases:
+        for text in unread_of_experiment(case.config):
+            found[text] = found.get(text, 0) + 1
+    for text, n in found.items():
+        where = "" if n == len(cases) else f" ({n} of {len(cases)} conditions)"
+        click.echo(f"note: {text}{where}", err=True)
+
+
+def print_notices(study: Any) -> None:
+    """What a result must not be read without, on stderr: failed writes of each condition."""
+    from finetune.study.notices import missed_writes
+
+    for label, archive in study.items():
+        text = missed_writes(archive)
+        if text:
+            click.echo(f"warning: {f'{label}: ' if label else ''}{text}", err=True)
+
+
 def print_table(archive: Any) -> None:
     """Teacher, mapped and tuned accuracy over chips, paired differences, costs."""
     import numpy as np
     from rich.table import Table
 
     from finetune.study.analysis import is_apart, stage_summaries
+    from finetune.study.notices import notes, shares_text
     from finetune.study.statistics import interval_text
 
     rows = stage_summaries(archive)
@@ -69,19 +122,13 @@ def print_table(archive: Any) -> None:
         else str(archive.n_trials)
     )
     what = f"{archive.attributes['network']} on {archive.attributes['dataset']}"
-    given = archive.attributes.get("images")
-    caption = (f"images: {given}; " if given else "") + (
-        "accuracy in %: mean ± standard deviation over chips; gap to the teacher and gain over mapped in "
-        "points: paired, with the 95 % interval for other chips and other test images (from three chips on); "
-        "p: exact signed-rank test against the best rival of the same age, Holm-adjusted over this table; "
-        "R: mean gain over mean loss, with its 95 % interval; writes: mapping included; digital: numbers "
-        "kept beside the chip over weights"
-    )
+    given, shares, missed = archive.attributes.get("images"), shares_text(archive), _missed(archive)
+    texts = [*notes(archive), f"images: {given}" if given else "", shares, HOW_TO_READ]
+    if missed:
+        texts.append("missed: cells that write-verify left outside their window, over cells written")
     if any(is_apart(stage) for stage in archive.stages):
-        caption += (
-            "; * not comparable: more access to the chip than allowed; designed vectors amount to "
-            "write-verify, reference points know more"
-        )
+        texts.append(NOT_COMPARABLE)
+    caption = "; ".join(text for text in texts if text)
     table = Table(title=f"{what}: {chips} chips, {n_images:,} test images", caption=caption)
     heads = (
         "accuracy",
@@ -93,6 +140,7 @@ def print_table(archive: Any) -> None:
         "array reads",
         "writes/cell",
         "digital",
+        *(("missed",) if missed else ()),
     )
     table.add_column("stage", justify="left", min_width=17, overflow="fold")
     for name in heads:
@@ -118,15 +166,25 @@ def print_table(archive: Any) -> None:
             f"{archive.cost('array_reads', stage).mean():.3g}",
             f"{archive.writes_per_cell(stage).mean():.2f}",
             f"{100 * archive['trial/overhead'][:, index].mean():.1f} %",
+            *((f"{100 * missed[index]:.1f} %",) if missed else ()),
         ]
         table.add_row(*(cell.replace("[", r"\[") for cell in cells))
     console().print(table)
+
+
+def _missed(archive: Any) -> list[float]:
+    """Share of missed writes of every stage; empty where none failed, which needs no column."""
+    from finetune.study.notices import missed_share
+
+    shares = [missed_share(archive, stage) for stage in archive.stages]
+    return shares if any(shares) else []
 
 
 def print_study(study: Any, name: str) -> None:
     """A row for each condition and stage: narrow, whatever the number of axes."""
     from rich.table import Table
 
+    from finetune.study.notices import shares_text
     from finetune.study.statistics import spread
 
     caption = (
@@ -134,11 +192,15 @@ def print_study(study: Any, name: str) -> None:
         "below the digital network; a chip id names the same random deviates under every condition, so "
         "conditions are not independent samples: compare them chip by chip"
     )
+    shares = {label: shares_text(archive) for label, archive in study.items()}
+    alike = len(set(shares.values())) == 1
+    if alike and any(shares.values()):
+        caption = f"{next(iter(shares.values()))}; {caption}"
     table = Table(title=f"{name}: {study.n_trials} of {study.n_planned} trials", caption=caption)
     for axis in study.axes:
         table.add_column(axis, overflow="fold")
     table.add_column("stage", overflow="fold")
-    for head in ("chips", "accuracy", "interval", "worst", "lost"):
+    for head in ("chips", "accuracy", "interval", "worst", "lost", *(() if alike else SHARES)):
         table.add_column(head, justify="right")
     for label, archive in study.items():
         point = [str(study.coordinates[label].get(axis, "")) for axis in study.axes]
@@ -152,14 +214,18 @@ def print_study(study: Any, name: str) -> None:
             cells = [*(point if index == 0 else [""] * len(point)), stage, str(over.n), f"{over.mean:.2f}"]
             cells.append("" if over.low != over.low else f"{over.low:.2f} to {over.high:.2f}")
             cells += [f"{over.worst:.2f}", f"{100 * archive.teacher_accuracy - over.mean:.2f}"]
+            if not alike:
+                known = (archive.attributes.get(name) for name in ("weight_share", "mac_share"))
+                cells += ["" if share is None else f"{share:.1%}" for share in known]
             table.add_row(*(cell.replace("[", r"\[") for cell in cells))
     console().print(table)
 
 
-def print_comparison(archive: Any, frame: Any) -> None:
-    """The rows of `compare_stages`."""
+def print_comparison(study: Any, frame: Any) -> None:
+    """The rows of `compare_conditions`, of one experiment or of a study."""
     from rich.table import Table
 
+    from finetune.study.notices import shares_text
     from finetune.study.statistics import interval_text
 
     caption = (
@@ -167,17 +233,22 @@ def print_comparison(archive: Any, frame: Any) -> None:
         "signed-rank test over chips, p (Holm): adjusted over this table; effect: Hedges' g of the paired "
         "differences; chips: how many find a difference of 0.1, 0.5 and 1 point with 80 % power"
     )
+    shares = set(map(shares_text, study.values()))
+    caption = f"{shares.pop()}; {caption}" if len(shares) == 1 and "" not in shares else caption
     names = ", ".join(dict.fromkeys(frame["baseline"]))
-    title = (
-        f"{archive.path.name}: {archive.n_trials} chips, {len(archive['labels']):,} images, against {names}"
-    )
+    chips = " or ".join(f"{n}" for n in sorted(set(frame["n_chips"])))
+    images = " or ".join(f"{n:,}" for n in sorted(set(frame["n_images"])))
+    title = f"{study.path.name}: {chips} chips, {images} images, against {names}"
     table = Table(title=title.replace("[", r"\["), caption=caption)
+    for axis in study.axes:
+        table.add_column(axis, overflow="fold")
     table.add_column("strategy", min_width=17, overflow="fold")
     for name in ("age", "accuracy", "difference", "p", "p (Holm)", "effect", "chips"):
         table.add_column(name, justify="right")
     for row in frame.to_dict("records"):
         needed = [row[f"chips_for_{points}"] for points in ("0.1", "0.5", "1")]
         cells = [
+            *(str(row[axis]) for axis in study.axes),
             row["strategy"],
             row["age"],
             f"{row['accuracy']:.2f}",

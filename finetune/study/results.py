@@ -167,6 +167,9 @@ class Archive(Mapping[str, NDArray[Any]]):
                 values = self[f"ledger/{name}"]
                 found[name] = values.max(axis=2) if entry.largest else values.sum(axis=2)
         found["writes_per_cell"] = found["cell_writes"] / self["layers/n_cells"].sum()
+        for name in ("weight_share", "mac_share"):  # of the network, on the chip; since version 0.2
+            if name in self.attributes:
+                found[name] = np.broadcast_to(np.float64(self.attributes[name]), shape)
         return {name: np.ascontiguousarray(values).reshape(-1) for name, values in found.items()}
 
     def table(self) -> Any:

@@ -23,12 +23,14 @@ from finetune.strategies.composition import parse_strategy
 from finetune.study import storage
 from finetune.study.archive import Archive, Study, open_study
 from finetune.study.config import ExperimentConfig
+from finetune.study.describe import unlike_text
 from finetune.study.engines import Engine, process_engine, scheduler_engine
 from finetune.study.journal import Journal, Record, journal_path
 from finetune.study.locking import locked
 from finetune.study.machine import differences, versions
 from finetune.study.materials import HISTOGRAM_BINS, Materials, Store
 from finetune.study.methods import join_methods, method_groups
+from finetune.study.notices import facts
 from finetune.study.sweep import Case
 from finetune.study.trial import Notify
 from rramsim.checks import InputError
@@ -264,9 +266,10 @@ def _previous(plans: list[_Plan], out: Path, fresh: bool, allow_mixed: bool) -> 
     else:
         what = "another version of rramsim"
     if theirs["rramsim_version"] != mine["rramsim_version"] or what != "another version of rramsim":
+        which = unlike_text(first.config, plans[0].case.config) if single and was_single else ""
         raise InputError(
             f"{out}: holds {what} ({theirs['digest']}, rramsim {theirs['rramsim_version']}; this is "
-            f"{mine['digest']}, rramsim {mine['rramsim_version']}); choose another --out, "
+            f"{mine['digest']}, rramsim {mine['rramsim_version']}{which}); choose another --out, "
             "or --fresh to replace it"
         )
     for plan in plans:
@@ -322,6 +325,8 @@ def _prepare(
             new.append(entry)
             described[plan.group] = _described(plan, order)
         store.get(plan.case.config).warn_of_teacher(plan.outputs)
+    for materials in {plan.fingerprint: store.get(plan.case.config) for plan in plans}.values():
+        materials.warn_of_calibration()
     made = versions()
     attributes = {} if previous is not None else {
         "name": name,
@@ -461,16 +466,12 @@ def condition(
         "images": materials.normalisation,
         "network": network.name,
         "n_checkpoint_images": config.experiment.n_checkpoint,
+        **facts(config, network),
     }
     constants = {
         "stages": (list(config.stages), ("stage",), "", "what was done to the chip before the evaluation"),
         "labels": (materials.test.labels.astype(np.uint8), ("image",), "1", "class of each test image"),
-        "classes": (
-            list(materials.class_names),
-            ("class",),
-            "",
-            "names of the classes",
-        ),
+        "classes": (list(materials.class_names), ("class",), "", "names of the classes"),
         "calibration/index": (materials.calibration_index, ("calibration_image",), "1",
                               "place of each calibration image in its split"),
         "teacher/accuracy": (float((predicted == materials.test.labels).mean()), (), "1",

@@ -194,7 +194,8 @@ class _Record:
         rows["trial/finished"].append(finished)
         ledgers = [chip.ledger.layers[layer] for layer in self._materials.layers]
         for name in COSTS:
-            rows[f"ledger/{name}"].append([getattr(ledger, name) for ledger in ledgers])
+            counts = [getattr(ledger, name) for ledger in ledgers]
+            rows[f"ledger/{name}"].append([np.nan if count is None else count for count in counts])
         rows["timing/seconds"].append(self.seconds)
         self._started = time.perf_counter()
 

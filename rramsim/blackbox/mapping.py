@@ -12,6 +12,7 @@ A normalised weight lies in [-1, 1]. Three mappings:
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,9 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rramsim.blackbox.protocol import Datasheet
-from rramsim.checks import check_array
+from rramsim.checks import InputError, check_array
 
 __all__ = [
+    "check_slices",
     "column_scale",
     "conductance_unit",
     "conversion_weights",
@@ -32,6 +34,8 @@ __all__ = [
     "weights_from_levels",
     "zero_points",
 ]
+
+EXACT = 2**53  # whole numbers up to here are exact in float64
 
 
 def reference_level(n_levels: int) -> int:
@@ -58,6 +62,30 @@ def column_scale(weights: NDArray[Any]) -> NDArray[np.float64]:
     return np.where(scale > 0, scale, 1.0)
 
 
+def check_slices(n_levels: int, n_slices: int) -> None:
+    """Raise `InputError` unless magnitudes of `n_slices` digits in base `n_levels` are exact in float64.
+
+    Examples
+    --------
+    >>> check_slices(16, 13)
+    >>> check_slices(16, 14)
+    Traceback (most recent call last):
+    rramsim.checks.InputError: n_slices must be at most 13 with 16 levels, got 14: a weight would have 56 \
+bits, and float64 numbers have 53; 2 to 4 slices hold what a network needs
+    """
+    if n_slices < 1:
+        raise InputError(f"n_slices must be >= 1, got {n_slices}")
+    largest = 1
+    while n_levels ** (largest + 1) <= EXACT:
+        largest += 1
+    if n_slices > largest:
+        bits = n_slices * math.log2(n_levels)
+        raise InputError(
+            f"n_slices must be at most {largest} with {n_levels} levels, got {n_slices}: a weight would have "
+            f"{bits:.0f} bits, and float64 numbers have 53; 2 to 4 slices hold what a network needs"
+        )
+
+
 def levels_from_weights(
     weights: NDArray[Any], kind: str, levels: Sequence[float], n_slices: int = 2
 ) -> NDArray[np.int64]:
@@ -72,10 +100,26 @@ def levels_from_weights(
     levels : sequence of float
         Nominal conductance of each level [S], ascending.
 
+    n_slices : int
+        Digits of a magnitude, for the kind sliced.
+
     Returns
     -------
     ndarray of int64, shape (n_rows, n_cols, cells_per_weight)
+
+    Raises
+    ------
+    InputError
+        For weights beyond 1, and for more digits than a float64 number has, see `check_slices`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> levels_from_weights(np.array([[0.4, -1.0]]), "sliced", (1e-6, 2e-6, 3e-6, 4e-6), n_slices=2).tolist()
+    [[[1, 0, 2, 0], [0, 3, 0, 3]]]
     """
+    if kind == "sliced":
+        check_slices(len(levels), n_slices)
     weights = check_array(
         weights,
         "weights",
@@ -93,7 +137,9 @@ def levels_from_weights(
     if kind == "differential":
         magnitude = np.searchsorted(middles, g[0] + np.abs(weights) * unit)
         return np.stack([np.where(weights > 0, magnitude, 0), np.where(weights < 0, magnitude, 0)], axis=2)
-    magnitude = np.rint(np.abs(weights) * (g.size**n_slices - 1)).astype(np.int64)
+    top = g.size**n_slices - 1
+    # a weight that rounding left just above 1 would begin again at 0
+    magnitude = np.minimum(np.rint(np.abs(weights) * top), top).astype(np.int64)
     digits = []
     for position in reversed(range(n_slices)):
         digit = magnitude // g.size**position % g.size

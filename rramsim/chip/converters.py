@@ -90,6 +90,9 @@ class ConverterConfig:
         choices=("ledger", "frozen"),
     )  # fmt: skip
     adc_per_line: bool = setting(False, "", "convert + and - lines apart and subtract digitally")
+    tile_codes: bool = setting(
+        True, "", "tell the codes of single row tiles on request; false: only their sum"
+    )
     errors: ConverterErrors | None = setting(None, "", "mismatch and non-linearity; absent: ideal converters")
 
     def __post_init__(self) -> None:

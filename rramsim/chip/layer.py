@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -16,6 +17,8 @@ from rramsim.blackbox.mapping import conductance_unit
 from rramsim.blackbox.protocol import LayerCosts, LayerInfo, Reading
 from rramsim.blackbox.windows import WindowCodes
 from rramsim.cell import CellArray
+from rramsim.cell.pulses import VERIFY_SHARE, likely_cause
+from rramsim.checks import InputError, VerifyWarning
 from rramsim.chip.config import ChipConfig
 from rramsim.chip.disturbance import ReadStress
 from rramsim.chip.drive import Drive, drive_matrix
@@ -30,8 +33,9 @@ from rramsim.kernels.curved import Curves
 from rramsim.kernels.windows import Geometry
 from rramsim.streams import Cause, key, normal_table, text_key
 
-__all__ = ["ChipLayer"]
+__all__ = ["ChipLayer", "laid_out"]
 
+FEW_CELLS = 32  # a write of fewer is not judged by its share of failures
 TABLE_BITS = 16  # largest DAC resolution for which a law is tabled
 LAID_OUT = 8192  # vectors laid out as a matrix at a time
 
@@ -103,11 +107,17 @@ class ChipLayer:
         self.costs = LayerCosts(weight_cells=self.n_weight_cells)
         self.pending = 0.0  # [s] that writes and reads took and that has not passed for the cells yet
         self.reference_written = False
+        self._warned = False
         self.n_levels = len(levels)
         self.reference_level = mapping.level_of_reference(len(levels))
         self._settings: tuple[Any, ...] = ()
         powers = self.n_levels ** np.arange(mapping.slices, dtype=np.int64)[::-1]
         self._weights = np.stack([powers, -powers], axis=1).ravel() if converters.adc_per_line else powers
+        if 2 * self._largest_sum >= 2**63:  # two phases at most
+            raise InputError(
+                f"layer {name!r}: sums of its conversions must fit in 64 bits, got up to "
+                f"{self._largest_sum:.3g}; choose fewer slices, ADC bits or levels"
+            )
         # None on a fork, whose reads leave no traces
         self.stress = ReadStress(self.array, self.drive, config.disturb) if config.disturb.enabled else None
 
@@ -138,8 +148,26 @@ class ChipLayer:
         costs.pulses += int(report.n_pulses)
         costs.max_cycles = int(self.array.cells.write_count.max())
         costs.failed_writes += int(report.n_failed)
+        self._warn_of_failures(int(report.n_failed), int(report.n_cells))
         self._take(report.seconds or 0.0)
-        costs.joules += report.joules or 0.0
+        if report.n_pulses and (report.joules is None or costs.joules is None):
+            costs.joules = None
+        elif costs.joules is not None:
+            costs.joules += report.joules or 0.0
+
+    def _warn_of_failures(self, n_failed: int, n_cells: int) -> None:
+        """Once in the layer's life, where a write of many cells missed the verify window too often."""
+        if self._warned or n_cells < FEW_CELLS or n_failed <= VERIFY_SHARE * n_cells:
+            return
+        self._warned = True
+        cells = self.array.cells
+        warnings.warn(
+            f"layer {self.info.name!r}: {n_failed / n_cells:.0%} of {n_cells:,} cells written missed the "
+            f"verify window (expected below {VERIFY_SHARE:.0%}); likely cause: "
+            f"{likely_cause(cells.config, cells.faults)}",
+            VerifyWarning,
+            stacklevel=4,
+        )
 
     def set_input_range(self, signed: bool, v_full: float) -> None:
         """Let the largest DAC code drive `v_full` [V]."""
@@ -198,7 +226,7 @@ class ChipLayer:
     def _weight_sum(self) -> int:
         """Sum of the magnitudes of all digital weights of one column's conversions in a tile."""
         bits = self.drive.passes[:, 0]
-        return int((1 << np.maximum(bits, 0)).sum() * np.abs(self._weights).sum())
+        return int((1 << np.maximum(bits, 0)).sum()) * int(np.abs(self._weights).sum())
 
     def _charge_reads(self, n_vectors: int) -> None:
         """Enter `n_vectors` into the costs."""
@@ -222,8 +250,13 @@ class ChipLayer:
         """Zeros for sums of codes and for marks, (n_row_tiles or 1, n_cols, n_vectors)."""
         n_tiles = len(self.info.row_tiles)
         shape = (n_tiles if per_tile else 1, self.info.n_cols, n_vectors)
-        wide = n_tiles * adc_code_max(self.converters.adc_bits) * self._weight_sum >= 2**31
+        wide = self._largest_sum >= 2**31
         return np.zeros(shape, np.int64 if wide else np.int32), np.zeros(shape, np.bool_)
+
+    @property
+    def _largest_sum(self) -> int:
+        """Bound of what all conversions of a column add up to."""
+        return len(self.info.row_tiles) * adc_code_max(self.converters.adc_bits) * self._weight_sum
 
     def _read(
         self,
@@ -247,7 +280,7 @@ class ChipLayer:
                 where = slice(begin * each, (begin + len(part)) * each)
                 done = (begin - first) * each
                 sums, marks = total[:, :, where].copy(), saturated[:, :, where].copy()
-                self._read_laid_out(_laid_out(part, geometry, steps), done, sums, marks)
+                self._read_laid_out(laid_out(part, geometry, steps), done, sums, marks)
                 total[:, :, where], saturated[:, :, where] = sums, marks
             return
         conversion = self._conversion(total.dtype, self.n_read - first * each)
@@ -281,7 +314,7 @@ class ChipLayer:
         if self._settings[:1] != (key,):
             code_max = adc_code_max(self.converters.adc_bits)
             conversion = read_kernels.Conversion(
-                gain=code_max / self.output_range * self._v_step,
+                gain=code_max / self.output_range * self.v_step,
                 sigma=self.converters.adc_noise * code_max / adc_code_max(8),
                 code_max=float(code_max),
                 adc_key=self.adc_key,
@@ -299,7 +332,7 @@ class ChipLayer:
         return self._settings[1]._replace(first_vector=first_vector)
 
     @property
-    def _v_step(self) -> float:
+    def v_step(self) -> float:
         """Voltage [V] of a step of laid-out codes."""
         even = self.mismatch.dac_steps(self.drive.signed) is None
         return self.drive.v_lsb if even else self.drive.v_lsb / 2**DAC_FRACTION
@@ -329,8 +362,8 @@ class ChipLayer:
             drive = drive_matrix(codes, None, bit, sign)
             for tile, (top, bottom) in enumerate(conversion.tiles):
                 normals = _Normals(self.read_key, conversion.first_vector, tile * n_passes + index)
-                current = self.array.currents(tile, drive[:, top:bottom] * self._v_step, normals)
-                scaled = np.ascontiguousarray(current.T / np.float32(self._v_step))
+                current = self.array.currents(tile, drive[:, top:bottom] * self.v_step, normals)
+                scaled = np.ascontiguousarray(current.T / np.float32(self.v_step))
                 out = tile if total.shape[0] > 1 else 0
                 read_kernels.convert_currents(
                     scaled, tile * n_passes + index, index, conversion, total[out], saturated[out]
@@ -395,7 +428,7 @@ class _Normals:
             yield np.random.Generator(bits).standard_normal(shape)
 
 
-def _laid_out(
+def laid_out(
     data: NDArray[Any], geometry: Geometry | None, steps: NDArray[np.int32] | None
 ) -> NDArray[np.integer]:
     """Codes, or what each row's DAC makes of them (signed codes count from the smallest), as a matrix."""

@@ -49,6 +49,9 @@ class MappingConfig:
         choices=("reset", "floating"),
     )
     copies: int = setting(1, "1", "word lines that each row drives; their currents add", "[1, 65536]")
+    fill: bool = setting(
+        False, "", "repeat the rows of small layers as often as the word lines of their array allow"
+    )
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -56,6 +59,11 @@ class MappingConfig:
             raise InputError(
                 f"copies must lie in 1 ... tile_rows = {self.tile_rows}, got {self.copies}: every copy "
                 "takes word lines of the same array"
+            )
+        if self.fill and self.placement == "packed":
+            raise InputError(
+                "fill = true needs placement 'full' or 'cropped': on packed arrays the word lines that one "
+                "layer leaves free belong to others; set copies instead"
             )
         if self.placement == "cropped" and self.unused == "floating":
             raise InputError(
@@ -65,6 +73,10 @@ class MappingConfig:
             raise InputError(
                 f"tile_cols must hold at least one weight and its reference, got {self.tile_cols} bit lines"
             )
+
+    def copies_of(self, n_rows: int) -> int:
+        """Word lines that each row of a layer with `n_rows` rows drives."""
+        return max(self.copies, self.tile_rows // n_rows) if self.fill else self.copies
 
     @property
     def has_reference_line(self) -> bool:
@@ -82,7 +94,7 @@ class MappingConfig:
 
     @property
     def cells_per_weight(self) -> int:
-        """Cells that hold one weight."""
+        """Cells that hold one weight, copies not counted."""
         return {"differential": 2, "reference": 1, "sliced": 2 * self.n_slices}[self.kind]
 
     @property
@@ -122,7 +134,8 @@ class TileLayout:
         if n_rows < 1 or n_cols < 1:
             raise InputError(f"a layer needs at least one row and one column, got {n_rows} x {n_cols}")
         cells, per_tile = config.cells_per_weight, config.weights_per_tile
-        per_array = config.tile_rows // config.copies
+        copies = config.copies_of(n_rows)
+        per_array = config.tile_rows // copies
         rows = tuple((first, min(first + per_array, n_rows)) for first in range(0, n_rows, per_array))
         cols = tuple((first, min(first + per_tile, n_cols)) for first in range(0, n_cols, per_tile))
         line_of = np.empty((n_cols, cells), dtype=np.int64)
@@ -138,9 +151,9 @@ class TileLayout:
                 reference_of[first:last] = line
                 line += 1
             lines.append((start, line))
-        row_of = np.empty((config.copies, n_rows), dtype=np.int64)
+        row_of = np.empty((copies, n_rows), dtype=np.int64)
         for first, last in rows:
-            starts = config.copies * first + (last - first) * np.arange(config.copies)
+            starts = copies * first + (last - first) * np.arange(copies)
             row_of[:, first:last] = starts[:, None] + np.arange(last - first)
         return cls(n_rows, n_cols, rows, cols, tuple(lines), line_of, reference_of, row_of)
 

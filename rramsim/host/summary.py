@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -88,22 +88,28 @@ def summarise(network: Network) -> NetworkSummary:
     n = int(network.metadata.get("batch", 1))
     values: dict[str, NDArray[Any]] = network.zeros(n)
     network.evaluate(values, network.output, keep="all")
-    mapped, rows = set(network.mapped), []
+    mapped, kept, rows = set(network.mapped), network.metadata.get("digital", ()), []
     for node in network.nodes:
         if node.name in mapped:
             rows.append(_mapped(node, values, n))
+        elif "weight" in node.parameters and node.name in kept:
+            row = _mapped(node, values, n)
+            rows.append(replace(row, layers=0, on_chip=False, note="kept digital"))
         elif node.op in ("MatMul", "Einsum", "Gemm", "Conv"):
             rows.append(_at_host(network, node, values, n))
     constants = [c.parameters["value"] for c in network.nodes if c.op == "Constant"]
     return NetworkSummary(
         layers=tuple(rows),
         chip_weights=network.n_weights,
-        host_weights=sum(
-            c.size for c in constants if c.ndim > 1 and c.dtype.kind == "f" and min(c.shape) > 1
-        ),
+        host_weights=sum(c.size for c in constants if c.ndim > 1 and c.dtype.kind == "f" and min(c.shape) > 1)
+        + sum(network.node(name).parameters["weight"].size for name in kept if not _shares(network, name)),
         chip_macs=sum(row.macs for row in rows if row.on_chip),
         host_macs=sum(row.macs for row in rows if not row.on_chip),
     )
+
+
+def _shares(network: Network, name: str) -> bool:
+    return "shares" in network.node(name).attributes
 
 
 def _mapped(node: Node, values: dict[str, NDArray[Any]], n: int) -> LayerSummary:

@@ -17,9 +17,15 @@ RTOL = 2e-6  # conductances and matrices are float32
 LAYERS = {"a": (9, 3), "b": (20, 7), "c": (30, 2)}
 
 
-def placed_chip(placement, unused="reset", kind="differential", copies=1, **changes):
+def placed_chip(placement, unused="reset", kind="differential", copies=1, fill=False, **changes):
     mapping = MappingConfig(
-        kind=kind, tile_rows=24, tile_cols=16, placement=placement, unused=unused, copies=copies
+        kind=kind,
+        tile_rows=24,
+        tile_cols=16,
+        placement=placement,
+        unused=unused,
+        copies=copies,
+        fill=fill,
     )
     cells = exact_cells(n_levels=16, law="lognormal", sigma=0.2)
     config = exact_chip(mapping, cells=cells, wires=WiresConfig(**WIRES), **changes)
@@ -110,6 +116,22 @@ def test_copies_add_currents_of_their_own_cells():
         assert np.abs(got - want).max() < 5 * RTOL * np.abs(want).max()
     assert chip.ledger.total.cell_writes == 2 * single.ledger.total.cell_writes
     assert chip.ledger.writes_per_cell == pytest.approx(1.0)
+
+
+def test_fill_repeats_rows_as_often_as_the_array_allows():
+    filled = placed_chip("full", fill=True)
+    for name, info in filled.layers.items():
+        n_copies = max(1, 24 // info.n_rows)
+        assert info.g_unit == n_copies * placed_chip("full").layers[name].g_unit
+        by_hand = placed_chip("full", copies=n_copies)
+        codes = np.random.default_rng(1).integers(-8388607, 8388608, (5, info.n_rows))
+        if name == next(iter(filled.layers)):  # cells are numbered by their place, the first layer's alike
+            np.testing.assert_array_equal(filled.mvm(name, codes).codes, by_hand.mvm(name, codes).codes)
+        want = nodal_outputs(filled, name, codes)
+        got = filled.mvm(name, codes).codes / 8388607 * 1e-4
+        assert np.abs(got - want).max() < 5 * RTOL * np.abs(want).max()
+    with pytest.raises(InputError, match="fill = true needs placement"):
+        placed_chip("packed", fill=True)
 
 
 def test_rewriting_one_layer_of_a_shared_array_is_felt_by_the_others():

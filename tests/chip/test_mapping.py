@@ -1,12 +1,18 @@
 """Weights to levels and back, and the layout of cells on tiles."""
 
+import dataclasses
+from fractions import Fraction
+
 import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
 from rramsim.blackbox.mapping import column_scale, levels_from_weights, weights_from_levels
+from rramsim.cell import CellsConfig
 from rramsim.checks import InputError
+from rramsim.chip.converters import ConverterConfig
 from rramsim.chip.layout import MappingConfig, TileLayout
+from rramsim.chip.simulated import ChipConfig, SimulatedChip
 
 KINDS = ("differential", "reference", "sliced")
 
@@ -79,6 +85,63 @@ def test_layout_gives_every_cell_its_own_line_within_its_tile(kind, n_rows, n_co
 def test_weights_beyond_one_are_refused_not_clipped():
     with pytest.raises(InputError, match="column_scale"):
         levels_from_weights(np.array([[1.5]]), "differential", scale(4))
+
+
+@pytest.mark.parametrize("n_levels, most", [(2, 53), (4, 26), (16, 13), (17, 12), (256, 6)])
+def test_slices_are_exact_up_to_53_bits_and_refused_beyond(n_levels, most):
+    """16 slices of 16 levels erred by 0.49 and 17 gave an OverflowError; n_levels**most <= 2**53."""
+    rng = np.random.default_rng(5)
+    w = np.concatenate([rng.uniform(-1, 1, (40, 3)), [[1.0, -1.0, 1.0 - 2.0**-50]]])
+    levels = levels_from_weights(w, "sliced", scale(n_levels), most)
+    digits = levels[..., 0::2].astype(object) - levels[..., 1::2]
+    whole = sum(digits[..., k] * n_levels ** (most - 1 - k) for k in range(most))  # Python's integers
+    top = n_levels**most - 1
+    error = max(
+        abs(Fraction(int(n), top) - Fraction(float(x))) for n, x in zip(whole.flat, w.flat, strict=True)
+    )
+    assert error <= Fraction(1, 2 * top) + Fraction(1, 2**53)
+    np.testing.assert_allclose(
+        weights_from_levels(levels, "sliced", scale(n_levels)), w, rtol=0, atol=4e-16 * n_levels
+    )
+    mapping = MappingConfig(kind="sliced", n_slices=most)
+    cells = CellsConfig(n_levels=n_levels)
+    assert ChipConfig(mapping=mapping, cells=cells).mapping.n_slices == most
+    for beyond in (most + 1, most + 3, 64):
+        with pytest.raises(InputError, match=f"n_slices must be at most {most} with {n_levels} levels, got"):
+            levels_from_weights(w, "sliced", scale(n_levels), beyond)
+        with pytest.raises(InputError, match=f"n_slices must be at most {most} with"):
+            ChipConfig(mapping=MappingConfig(kind="sliced", n_slices=beyond), cells=cells)
+
+
+def test_a_chip_of_thirteen_slices_multiplies_rightly_and_sums_beyond_64_bits_are_refused():
+    config = ChipConfig(
+        mapping=MappingConfig(kind="sliced", n_slices=13, tile_rows=8),
+        cells=CellsConfig(sigma=0.0),
+        converters=ConverterConfig(adc_noise=0.0, adc_bits=12),
+    )
+    chip = SimulatedChip(config, {"fc": (20, 3)})
+    rng = np.random.default_rng(6)
+    w = rng.uniform(-1, 1, (20, 3))
+    w[0] = 1.0, -1.0, 1.0
+    levels = levels_from_weights(w, "sliced", chip.datasheet.levels, 13)
+    chip.write("fc", levels)
+    full = 8 * chip.datasheet.v_read * (chip.datasheet.levels[-1] - chip.datasheet.levels[0])
+    chip.configure("fc", input_range=(0.0, chip.datasheet.v_read), output_range=full)
+    codes = rng.integers(0, 256, (30, 20))
+    wanted = codes / 255 @ w
+    # a conversion is off by half a code of 2047 that stand for 8 in units of the top digit, in 3 row tiles
+    got = chip.mvm("fc", codes).codes * (8 / 2047) * 15 / (16.0**13 - 1)
+    assert np.abs(got - wanted).max() <= 3 * 0.5 * (8 / 2047) * (1 + 1 / 15)
+    wide = dataclasses.replace(config, converters=ConverterConfig(adc_bits=16))
+    with pytest.raises(InputError, match=r"layer 'fc': sums of its conversions must fit in 64 bits"):
+        SimulatedChip(wide, {"fc": (8 * 1000, 3)})
+
+
+@pytest.mark.parametrize("n_slices", [1, 2, 6, 8])
+def test_a_weight_that_rounding_left_above_one_is_one(n_slices):
+    """With 6 slices of 16 levels, 1 + 5e-7 came out as 0."""
+    levels = levels_from_weights(np.array([[1 + 5e-7, -1 - 5e-7]]), "sliced", scale(16), n_slices)
+    np.testing.assert_array_equal(weights_from_levels(levels, "sliced", scale(16)), [[1.0, -1.0]])
 
 
 def test_all_zero_column_has_scale_one():

@@ -1,9 +1,12 @@
 """The clock goes with the ledger; a chip's cells belong to the layer's place; failed writes are counted."""
 
+import warnings
+
 import numpy as np
 import pytest
 
 from rramsim.cell import CellsConfig, DriftConfig, ProgrammingConfig
+from rramsim.checks import VerifyWarning
 from rramsim.chip.converters import ConverterConfig
 from rramsim.chip.layout import MappingConfig
 from rramsim.chip.simulated import ChipConfig, SimulatedChip
@@ -100,7 +103,20 @@ def test_chips_of_version_0_1_are_had_by_name():
 
 def test_failed_writes_are_counted_for_each_layer():
     programming = ProgrammingConfig(method="write_verify", gain=1e-4, window=1e-6)
-    chip = ready(SimulatedChip(ChipConfig(cells=CellsConfig(programming=programming)), SHAPES))
+    chip = SimulatedChip(ChipConfig(cells=CellsConfig(programming=programming)), SHAPES)
+    with pytest.warns(VerifyWarning, match="cells written missed the verify window") as caught:
+        ready(chip)
+    assert [f"layer {name!r}: " in str(w.message) for name, w in zip(SHAPES, caught, strict=True)] == [
+        True
+    ] * 2
+    assert "gain" in str(caught[0].message)
+    assert caught[0].filename == __file__  # where the write was asked for
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        chip.write("first", np.full((12, 6, 2), 12))  # once in the life of a layer
+    chip = SimulatedChip(ChipConfig(cells=CellsConfig(programming=programming)), SHAPES)
+    with pytest.warns(VerifyWarning):
+        ready(chip)
     for name, info in chip.layers.items():
         costs = chip.ledger.layers[name]
         far = np.abs(chip.conductances(name) - chip.datasheet.levels[12]) > 1e-6

@@ -7,10 +7,23 @@ from finetune.evidence import kernels
 
 
 def naive_moves(
-    slope, gram, mean, split, deviate, factor, allowed, level_mean, level_sd, carry, cost, price, limit
+    slope,
+    gram,
+    mean,
+    added,
+    covariance,
+    deviate,
+    factor,
+    allowed,
+    level_mean,
+    level_sd,
+    carry,
+    cost,
+    price,
+    limit,
 ):
     """One column at a time, all candidates tried in Python."""
-    slope, mean = slope.copy(), mean.copy()
+    slope, mean, added = slope.copy(), mean.copy(), added.copy()
     moves = {}
     for j in range(mean.shape[1]):
         for _ in range(limit[j]):
@@ -20,8 +33,8 @@ def naive_moves(
                     continue
                 m = level_mean[q] + carry * deviate[i, j, k] * level_sd[q]
                 d = factor[k] * (m - mean[i, j, k])
-                variance = cost * (split[i, j, k] + (1 - carry**2) * level_sd[q] ** 2)
-                gain = 2 * slope[i, j] * d - gram[i, i] * (d**2 + factor[k] ** 2 * variance)
+                variance = added[i, j, k] + factor[k] ** 2 * (1 - carry**2) * level_sd[q] ** 2
+                gain = 2 * slope[i, j] * d - gram[i, i] * (d**2 + cost * variance)
                 if gain > best:
                     best, found = gain, (i, k, q, d, m)
             if found is None:
@@ -29,6 +42,7 @@ def naive_moves(
             i, k, q, d, m = found
             moves[i, j, k] = q
             mean[i, j, k] = m
+            added[i, j] += 2 * covariance[i, j, k]
             slope[:, j] -= gram[:, i] * d
     return moves
 
@@ -44,7 +58,8 @@ def test_choice_of_moves_is_the_greedy_one(seed, n_rows, n_cells):
     arguments = (
         gram,
         rng.uniform(0, 1, shape),
-        0.01 * rng.uniform(size=shape),
+        0.01 * rng.uniform(-0.5, 1.0, size=shape),
+        0.002 * rng.uniform(-1.0, 1.0, size=(*shape, n_cells)),
         rng.normal(size=shape),
         np.array([1.0, -1.0])[:n_cells],
         rng.uniform(size=shape) < 0.9,

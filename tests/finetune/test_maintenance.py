@@ -88,7 +88,7 @@ def test_beliefs_track_true_cells(net, calibration):
         for layer, belief in maintain.beliefs.items():
             g = chip.conductances(layer).reshape(belief.mean.shape)
             true = (g[:, :, 0] - g[:, :, 1]) / window
-            written = belief.level_means[report.deployment.layers[layer].levels]
+            written = ((levels - levels[0]) / window)[report.deployment.layers[layer].levels]
             naive = written[:, :, 0] - written[:, :, 1]
             before[layer] = before.get(layer, 0.0) + np.square(naive - true).sum()
             after[layer] = after.get(layer, 0.0) + np.square(belief.weights - true).sum()
@@ -208,3 +208,24 @@ def test_oracle_beats_the_mapping_and_counts_its_writes(net, calibration):
 def test_mistakes_are_named(call, message):
     with pytest.raises(InputError, match=message):
         call()
+
+
+@pytest.mark.parametrize("polarity", ["positive", "negative"])
+def test_direction_of_drift_is_learnt(net, calibration, polarity):
+    """A wrong guess of the direction is found out at the first visit, and costs nothing."""
+    disturb = dataclasses.replace(DRIFT, polarity=polarity)
+    errors, written = {True: [], False: []}, {True: 0, False: 0}
+    for number in range(2):
+        for right in (True, False):
+            chip = disturbed_chip(net, number, disturb)
+            report = tune(chip, net, net, calibration, strategy="default")
+            maintain = Maintain(rate=0.15, uniform=True, rising=(polarity == "positive") == right)
+            caretaker = Caretaker(chip, net, net, calibration, report.deployment.on(chip), maintain=maintain)
+            caretaker.learn()
+            chip.age(1e6)
+            caretaker.visit()
+            assert (maintain.direction > 5.0) if polarity == "positive" else (maintain.direction < -5.0)
+            errors[right].append(small.logit_error(net, caretaker.deployment.fork()))
+            written[right] += maintain.n_written
+    assert np.mean(errors[False]) < 1.15 * np.mean(errors[True])
+    assert abs(written[False] - written[True]) < 0.15 * written[True]
