@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.bench import Bench, Checkpoint, Evaluate
+from finetune.calibration import check_classes
 from finetune.evidence.contact import check_reset
 from finetune.meter import Budget, BudgetSpent
 from finetune.strategies.composition import Composition, parse_strategy
@@ -58,7 +59,7 @@ def operations_per_vector(bench: Bench) -> float:
     """Multiply-accumulates of a vector, averaged over the vectors that one image sends to the chip."""
     total, n_vectors, network = 0.0, 0.0, bench.network
     for node in network.mapped:
-        shape = bench.teacher_values(node).shape
+        shape = bench.teacher_shape(node)
         for layer in bench.deployment.layers_of(node):
             info = bench.deployment.chip.layers[layer]
             n_positions = float(windows.vectors_per_example(network.node(node), shape))
@@ -139,6 +140,7 @@ class Tuner:
 
     def _start(self) -> None:
         bench = self.bench
+        check_classes(bench.teacher_values(bench.teacher.output))
         if not bench.was_mapped:
             bench.deployment.map(bench.images, program=False)
             if self.erase:

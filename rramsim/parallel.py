@@ -9,9 +9,11 @@ is an end of file; it is replaced, and its work is done again.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -22,7 +24,7 @@ from typing import Any
 
 from rramsim.checks import InputError
 
-__all__ = ["LostWorkers", "Workers", "cores", "count_threads", "one_thread", "tell"]
+__all__ = ["LostWorkers", "Workers", "cores", "count_threads", "one_thread", "release_memory", "tell"]
 
 MAX_LOSSES = 3  # processes lost over one piece of work, or before any was ready, until it is given up
 
@@ -47,6 +49,17 @@ def one_thread() -> Any:
 
     numba.set_num_threads(1)
     return threadpoolctl.threadpool_limits(1)
+
+
+def release_memory() -> None:
+    """Give memory that the C library keeps for later back to the system, where it is glibc.
+
+    Arrays of some megabytes that come and go by the hundred leave holes in its heap: tuning a ResNet-20 held
+    1.5 GB of which 0.3 GB were in use. A call takes milliseconds; pages come back when they are needed.
+    """
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):  # other C libraries keep less, and lack the call
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 class LostWorkers(RuntimeError):
@@ -188,6 +201,7 @@ class Workers(Executor):
             missing = wanted - len(self._workers)
         for _ in range(missing):
             self._start()
+        lost = False
         for worker in [worker for worker in self._workers if worker.ready and worker.work is None]:
             with self._lock:
                 if not self._waiting:
@@ -195,17 +209,22 @@ class Workers(Executor):
                 work = self._waiting.popleft()
             if work.losses or work.future.set_running_or_notify_cancel():
                 worker.work = work
-                self._send(worker, work)
-        return True
+                lost |= not self._send(worker, work)
+        # a process that died while it was idle leaves its work waiting: without another round nobody
+        # might be left to wake this thread
+        return self._hand_out() if lost else True
 
-    def _send(self, worker: _Worker, work: _Work) -> None:
+    def _send(self, worker: _Worker, work: _Work) -> bool:
+        """Hand work to a process; False if the process turned out to be dead."""
         try:
             worker.pipe.send((work.function, work.arguments, work.options))
         except OSError:
             self._lose(worker)
+            return False
         except Exception as error:  # cannot be pickled
             worker.work = None
             work.future.set_exception(error)
+        return True
 
     def _start(self) -> None:
         ours, theirs = self._context.Pipe()

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.evidence.layer import Work
+from finetune.evidence.posterior import posterior_columns, posterior_flops
 from finetune.evidence.samples import Probes, Samples, TileOutputs
 from rramsim.blackbox.mapping import reference_level
 from rramsim.blackbox.protocol import Datasheet, LayerInfo
@@ -171,9 +172,9 @@ class Estimate:
 
 
 def identify_flops(info: LayerInfo, n_samples: int) -> float:
-    """Arithmetic of one reading and `identify`: products with the samples, an inverse per column and tile."""
-    inverses = 2.0 * info.n_cols * sum((b - a) ** 3 for a, b in info.row_tiles)
-    return inverses + 8.0 * n_samples * info.n_rows * info.n_cols
+    """Arithmetic of one reading and `identify`: products with the samples, and posteriors tile by tile."""
+    posteriors = sum(posterior_flops(b - a, info.n_cols, n_samples) + (b - a) ** 3 for a, b in info.row_tiles)
+    return posteriors + 4.0 * n_samples * info.n_rows * info.n_cols
 
 
 def identify(
@@ -192,7 +193,8 @@ def identify(
     Rounds before the last share one factorisation between columns and widen the prior of weights that
     stand out, as a Student-t prior with `tail` degrees of freedom does (expectation-maximisation): stuck
     cells. Saturated samples are filled in with the estimate's own prediction, whose fixed point is to
-    leave them out.
+    leave them out. Samples are met once, in ``X'Y``; all else happens among rows
+    (`finetune.evidence.posterior`), also where samples are fewer than rows.
 
     Parameters
     ----------
@@ -202,34 +204,49 @@ def identify(
         Variance of one conversion.
     """
     mean, posterior, widened = prior.copy(), variance.copy(), variance.copy()
+    weight = noise / samples.n
     for tile, (top, bottom) in enumerate(samples.work.row_tiles):
         rows = slice(top, bottom)
-        x, gram = samples.x[:, rows], samples.gram[rows, rows]
-        n_rows = bottom - top
-        y, bad = reading.tiles[tile], reading.saturated[tile]
+        gram = samples.gram[rows, rows]
+        products = _Products(samples, reading, tile)
         v = np.maximum(variance[rows], 1e-12).copy()
-        diagonal = np.arange(n_rows)
         for turn in range(rounds):
-            if turn and bad.any():
-                y = np.where(bad, _offset(y, x @ mean[rows].astype(np.float32), bad), y)
-            residual = y - x @ prior[rows].astype(np.float32)
-            residual = residual - residual.mean(axis=0)
-            slope = (x.T @ residual).astype(np.float64) / samples.n
-            weight = noise / samples.n
+            if turn:
+                products.fill(mean[rows])
+            slope = products.values - gram @ prior[rows]
             if turn + 1 < rounds:  # a first look: one factorisation with the rows' mean variances
                 shared = np.linalg.inv(gram + np.diag(weight.mean() / v.mean(axis=1)))
                 step = shared @ slope
                 left = weight * np.diag(shared)[:, None]
                 v = np.maximum((tail * v + np.square(step) + left) / (tail + 1.0), 0.25 * v)
             else:
-                systems = np.repeat(gram[None], v.shape[1], axis=0)
-                systems[:, diagonal, diagonal] += (weight / v).T
-                inverse = np.linalg.inv(systems)
-                step = np.matmul(inverse, slope.T[:, :, None])[:, :, 0].T
-                left = weight * inverse[:, diagonal, diagonal].T
+                step, inverse = posterior_columns(gram, weight / v, slope, samples.n)
+                left = weight * inverse
             mean[rows] = prior[rows] + step
         posterior[rows], widened[rows] = left, v
     return Estimate(mean, posterior, widened)
+
+
+class _Products:
+    """``X'Y / n`` of one row tile, and its changes where saturated samples are filled in."""
+
+    def __init__(self, samples: Samples | Probes, reading: TileOutputs, tile: int) -> None:
+        top, bottom = samples.work.row_tiles[tile]
+        self._x, self._n = samples.x[:, top:bottom], samples.n
+        self._y, self._bad = reading.tiles[tile], reading.saturated[tile]
+        centred = self._y - self._y.mean(axis=0)
+        self.values = (self._x.T @ centred).astype(np.float64) / self._n
+        self._columns = np.flatnonzero(self._bad.any(axis=0))
+
+    def fill(self, weights: NDArray[np.float64]) -> None:
+        """Put what `weights` (n_rows, n_cols) predict in the place of saturated samples."""
+        if not self._columns.size:
+            return
+        y, bad = self._y[:, self._columns], self._bad[:, self._columns]
+        predicted = self._x @ weights[:, self._columns].astype(np.float32)
+        y = np.where(bad, _offset(y, predicted, bad), y)
+        filled = self._x.T @ (y - y.mean(axis=0))
+        self.values[:, self._columns] = filled.astype(np.float64) / self._n
 
 
 def _offset(y: NDArray[Any], predicted: NDArray[Any], bad: NDArray[np.bool_]) -> NDArray[Any]:

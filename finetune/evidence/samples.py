@@ -16,13 +16,14 @@ __all__ = ["Probes", "Samples", "TileOutputs", "probe_count", "sample_count", "t
 
 LEAST = 4096  # vectors at least (or all there are)
 PER_ROW = 12  # vectors per row of the layer
+MOST = 8192  # vectors at most: memory and time per weight stop growing with the layer
 PROBES_PER_ROW = 16  # designed vectors per row of the layer
 FILLED = 0.7  # share of the converter's range that they may fill
 
 
 def sample_count(n_rows: int, n_vectors: int) -> int:
     """Vectors that least squares reads per step."""
-    return min(n_vectors, max(LEAST, PER_ROW * n_rows))
+    return min(n_vectors, max(LEAST, min(PER_ROW * n_rows, MOST)))
 
 
 class TileOutputs:
@@ -67,8 +68,8 @@ class Samples:
         self.picks = work.sample(n_samples)
         raw = work.codes[self.picks].astype(np.float32)
         self._common = _direction(raw) if host.common is not None else None
-        mean: NDArray[np.float32] = raw.mean(axis=0)
-        self.x: NDArray[np.float32] = self._without_common(raw - mean)
+        raw -= raw.mean(axis=0)
+        self.x: NDArray[np.float32] = self._without_common(raw)
         n = len(self.picks)
         self.gram = (self.x.T @ self.x).astype(np.float64) / n
         self.ideal = work.weights / host.scale

@@ -8,6 +8,7 @@ import itertools
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from finetune.bench import Bench
@@ -48,7 +49,7 @@ class LayerPass(Strategy):
             if "shares" in bench.network.node(node).attributes:
                 continue
             uses = bench.network.uses(node)
-            shapes = [bench.teacher_values(use).shape for use in uses]
+            shapes = [bench.teacher_shape(use) for use in uses]
             n_vectors = sum(
                 shape[0] * windows.vectors_per_example(bench.network.node(use), shape)
                 for use, shape in zip(uses, shapes, strict=True)
@@ -94,14 +95,16 @@ class LayerPass(Strategy):
                 for step in self.steps:
                     step.tune_layer(work)
                 readings.append(work.full_reading()[0])
+                work.samples = None  # they know their work: a circle that would outlive the layer
         except BudgetSpent:
             self._write_rest(bench)
             raise
         if len(uses) == 1:
             self._trace.answer(node, readings)
-            self._done[node] = readings
+            self._done[node] = [_narrow(codes) for codes in readings]
         else:
             self._trace.forget_after(node)
+        self._trace.forget_before(node)
         self._next += 1
         bench.checkpoint(node)
         return self._next == len(nodes)
@@ -133,13 +136,21 @@ class LayerPass(Strategy):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Answer for finished nodes with what was read, so that no layer is read again."""
         assert self._trace is not None
-        self._done = {node: list(readings) for node, readings in state["done"].items()}
+        done = state["done"].items()
+        self._done = {node: [_narrow(codes) for codes in readings] for node, readings in done}
         for node, readings in self._done.items():
-            self._trace.answer(node, readings)
+            self._trace.answer(node, [codes.astype(np.int32) for codes in readings])
+            self._trace.forget_before(node)
         self._next = int(state["next"])
         self._knowledge = Knowledge.from_state(state["knowledge"])
         for step, entry in zip(self.steps, state["steps"], strict=True):
             step.load_state_dict(entry)
+
+
+def _narrow(codes: NDArray[np.integer]) -> NDArray[np.integer]:
+    """Integers in two bytes each where they fit."""
+    least, most = codes.min(initial=0), codes.max(initial=0)
+    return codes.astype(np.int16) if least >= -(2**15) and most < 2**15 else codes
 
 
 class Composition(Strategy):

@@ -35,7 +35,7 @@ N_FOLDS = 4  # groups of images for the held-out choice of the damping
 
 def positions(bench: Bench, node: str) -> int:
     """Vectors one image sends to a mapped node (over all its groups)."""
-    per_image = windows.vectors_per_example(bench.network.node(node), bench.teacher_values(node).shape)
+    per_image = windows.vectors_per_example(bench.network.node(node), bench.teacher_shape(node))
     return per_image * len(bench.deployment.layers_of(node))
 
 

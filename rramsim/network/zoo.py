@@ -11,7 +11,7 @@ from rramsim.checks import InputError
 from rramsim.network.graph import Network
 from rramsim.network.node import Node
 
-__all__ = ["lenet5", "mlp", "resnet8", "resnet18", "vgg16"]
+__all__ = ["cifar_resnet", "lenet5", "mlp", "resnet8", "resnet18", "token_mlp", "vgg16"]
 
 
 class _Builder:
@@ -92,6 +92,28 @@ def resnet8(
         x = b.block(x, c_in, c_out, 1 if i == 0 else 2)
     x = b.add("Flatten", b.add("GlobalAveragePool", x))
     return Network(b.nodes, input_shape, b.linear(x, widths[-1], 10), "resnet8")
+
+
+def cifar_resnet(depth: int = 20, input_shape: tuple[int, int, int] = (3, 32, 32), seed: int = 0) -> Network:
+    """The CIFAR ResNets of He et al. (2016), depth 6 n + 2 and widths 16, 32, 64: 0.27 M weights at 20."""
+    if depth < 8 or (depth - 2) % 6:
+        raise InputError(f"cifar_resnet needs a depth of 6 n + 2, such as 20 or 32, got {depth}")
+    b = _Builder(seed)
+    x, c_in = b.add("Relu", b.conv("input", input_shape[0], 16, 3)), 16
+    for stage, c_out in enumerate((16, 32, 64)):
+        for i in range((depth - 2) // 6):
+            x, c_in = b.block(x, c_in, c_out, 2 if stage and i == 0 else 1), c_out
+    x = b.add("Flatten", b.add("GlobalAveragePool", x))
+    return Network(b.nodes, input_shape, b.linear(x, 64, 10), f"resnet{depth}")
+
+
+def token_mlp(sizes: Sequence[int], tokens: int = 16, seed: int = 0) -> Network:
+    """Matrix products with ReLU between them over the last axis of (tokens, sizes[0]) inputs."""
+    b, x = _Builder(seed), "input"
+    for i, (n_in, n_out) in enumerate(itertools.pairwise(sizes)):
+        x = b.add("Relu", x) if i else x
+        x = b.add("MatMul", x, weight=b.weight(n_in, n_out, fan_in=n_in))
+    return Network(b.nodes, (tokens, sizes[0]), x, "token_mlp")
 
 
 def resnet18(input_shape: tuple[int, int, int] = (3, 32, 32), n_classes: int = 10, seed: int = 0) -> Network:

@@ -1,0 +1,65 @@
+"""Posteriors of columns with priors of their own, against the definition."""
+
+import numpy as np
+import pytest
+
+from finetune.evidence import posterior
+from finetune.evidence.samples import LEAST, MOST, sample_count
+
+
+def system(n_rows, n_cols, n_samples, seed=0):
+    """Correlated rectified inputs, priors over three decades, and what identification is asked."""
+    rng = np.random.default_rng(seed)
+    n_ways = max(n_rows // 4, 1)
+    x = rng.standard_normal((n_samples, n_ways)) @ rng.standard_normal((n_ways, n_rows))
+    x = 20.0 * np.maximum(x + 0.5 * rng.standard_normal(x.shape), 0.0)
+    x -= x.mean(axis=0)
+    variance = 0.1 * rng.uniform(0.0, 1.0, (n_rows, n_cols)) ** 4 + 2e-4
+    noise = rng.uniform(200.0, 400.0, n_cols)
+    weights = rng.standard_normal(variance.shape) * np.sqrt(variance)
+    y = x @ weights + rng.standard_normal((n_samples, n_cols)) * np.sqrt(noise)
+    return x.T @ x / n_samples, noise / n_samples / variance, x.T @ y / n_samples
+
+
+def by_definition(gram, ridge, slope):
+    inverses = [np.linalg.inv(gram + np.diag(column)) for column in ridge.T]
+    step = np.stack([inverse @ s for inverse, s in zip(inverses, slope.T, strict=True)], axis=1)
+    return step, np.stack([np.diag(inverse) for inverse in inverses], axis=1)
+
+
+@pytest.mark.parametrize("n_rows", [1, 9, posterior.EXACT_ROWS])
+def test_few_rows_are_exact(n_rows):
+    gram, ridge, slope = system(n_rows, 7, 500)
+    for got, expected in zip(
+        posterior.posterior_columns(gram, ridge, slope, 500), by_definition(gram, ridge, slope), strict=True
+    ):
+        np.testing.assert_allclose(got, expected, rtol=1e-8)
+
+
+@pytest.mark.parametrize("n_samples", [60, 2000])  # fewer samples than rows, and more
+def test_many_rows_are_close(n_samples):
+    """Means to 1 % of their size, the determined share of each variance to 0.1."""
+    gram, ridge, slope = system(160, 24, n_samples)
+    step, diagonal = posterior.posterior_columns(gram, ridge, slope, n_samples)
+    wanted, exact = by_definition(gram, ridge, slope)
+    assert np.linalg.norm(step - wanted) < 1e-2 * np.linalg.norm(wanted)
+    known, truly = 1.0 - ridge * diagonal, 1.0 - ridge * exact
+    assert known.min() >= 0.0
+    assert known.max() <= 1.0
+    assert np.abs(known - truly).max() < 0.1
+    assert np.abs(known - truly).mean() < 0.01
+
+
+def test_weights_that_inputs_never_drive_keep_their_prior():
+    gram, ridge, slope = system(160, 5, 2000)
+    gram[3], gram[:, 3], slope[3] = 0.0, 0.0, 0.0
+    step, diagonal = posterior.posterior_columns(gram, ridge, slope, 2000)
+    assert (step[3] == 0.0).all()
+    np.testing.assert_allclose(diagonal[3], 1.0 / ridge[3], rtol=1e-6)
+
+
+def test_samples_stop_growing_with_rows():
+    assert sample_count(10, 10**6) == LEAST
+    assert sample_count(576, 10**6) == 12 * 576
+    assert sample_count(4096, 10**6) == MOST
+    assert sample_count(4096, 300) == 300
