@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from finetune.calibration import check_calibration
 from finetune.evidence.sensitivity import channel_sensitivity
-from finetune.meter import Budget, MeteredChip
+from finetune.meter import Budget, MeteredChip, as_budget
 from rramsim.blackbox.gate import Gate
 from rramsim.blackbox.protocol import ChipProtocol, Tier
 from rramsim.checks import InputError
@@ -51,7 +52,7 @@ class Bench:
         Calibration inputs: images, tokens, series; of a network with several inputs, one array for each.
     labels : ndarray, shape (n_images,), optional
         Never needed; strategies that can use labels say so.
-    budget : Budget
+    budget : Budget or mapping of its limits, optional
     tier : Tier
         What the strategy declared to need.
     seed : int
@@ -88,13 +89,12 @@ class Bench:
         start_from: Deployment | None = None,
         shuffle_teacher: bool = False,
     ) -> None:
-        limits = budget if budget is not None else Budget()
+        limits = as_budget(budget)
         images = network.checked(images, "calibration images")
         if limits.images is not None:
             images = images[: limits.images]
             labels = None if labels is None else labels[: limits.images]
-        if not len(images):
-            raise InputError("calibration needs at least one image, got none")
+        check_calibration(images)
         missing = set(network.mapped) - {node.name for node in teacher.nodes}
         if missing:
             raise InputError(

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.bench import Bench, Checkpoint, Evaluate
+from finetune.calibration import check_classes
 from finetune.evidence.contact import check_reset
 from finetune.meter import Budget, BudgetSpent
 from finetune.strategies.composition import Composition, parse_strategy
@@ -139,6 +140,7 @@ class Tuner:
 
     def _start(self) -> None:
         bench = self.bench
+        check_classes(bench.teacher_values(bench.teacher.output))
         if not bench.was_mapped:
             bench.deployment.map(bench.images, program=False)
             if self.erase:

@@ -178,3 +178,31 @@ def test_bounds_hold_in_points_and_result():
 def test_mistakes_are_named(call, message):
     with pytest.raises(InputError, match=message):
         call()
+
+
+@pytest.mark.parametrize("rule", ["sgd", "momentum"])
+def test_coordinate_steps_that_are_too_long_are_taken_back(rule):
+    """Curvatures 0.5, 2, 12 and 37 in four blocks, rate 0.4: without the guard the last two diverge."""
+    curvature = np.repeat([0.5, 2.0, 12.0, 37.0], 3)
+    blocks = np.repeat(np.arange(4), 3)
+    aim = np.random.default_rng(2).normal(size=12)
+    optimizer = make_optimizer(
+        "coordinate", np.zeros(12), blocks=blocks, perturbation=0.05, rule=rule, rate=0.4
+    )
+
+    def losses(x):
+        return np.bincount(blocks, 0.5 * curvature * np.square(x - aim))
+
+    first = losses(optimizer.x)
+    twin = None
+    for round_ in range(120):
+        if round_ == 60:
+            twin = make_optimizer(
+                "coordinate", np.zeros(12), blocks=blocks, perturbation=0.05, rule=rule, rate=0.4
+            )
+            twin.load_state_dict(optimizer.state_dict())
+        for entry in (optimizer, twin):
+            if entry is not None:
+                entry.tell(np.array([losses(point) for point in entry.ask()]))
+    assert (losses(optimizer.x) < 0.1 * first).all()
+    np.testing.assert_array_equal(twin.x, optimizer.x)
