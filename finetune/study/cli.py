@@ -128,14 +128,18 @@ def run(
     "--out", type=click.Path(path_type=Path), help="Folder of the figures [default: beside the archive]."
 )
 @click.option("--no-figures", is_flag=True, help="Draw nothing.")
+@click.option("--html", type=click.Path(path_type=Path), help="Write one page that holds everything.")
 @row_options
-def report(archive: Path, out: Path | None, no_figures: bool, as_json: bool, csv: Path | None) -> None:
+def report(
+    archive: Path, out: Path | None, no_figures: bool, html: Path | None, as_json: bool, csv: Path | None
+) -> None:
     """Table and figures of an archive, of a study, or of a folder of archives."""
     from finetune.study.archive import open_study
 
     study = open_study(archive)
     default = archive / "figures" if archive.is_dir() else archive.with_suffix("")
-    folder = None if no_figures else default if out is None else out
+    wanted = not no_figures and (html is None or out is not None)  # the page holds the figures
+    folder = (default if out is None else out) if wanted else None
     single = len(study) == 1 and not study.axes
     if single:
         _show(next(iter(study.values())), folder, as_json=as_json)
@@ -144,6 +148,10 @@ def report(archive: Path, out: Path | None, no_figures: bool, as_json: bool, csv
     if csv is not None:
         table = next(iter(study.values())) if single else study
         click.echo(f"written: {table.export(with_ending(csv, '.csv'))}", err=as_json)
+    if html is not None:
+        from finetune.study.html_report import write_page
+
+        click.echo(f"written: {write_page(study, html)}", err=as_json)
 
 
 @main.command()

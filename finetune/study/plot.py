@@ -22,6 +22,7 @@ __all__ = [
     "accuracy_figure",
     "confusion_figure",
     "draw_figures",
+    "drawable",
     "history_figure",
     "layers_figure",
     "levels_figure",
@@ -325,6 +326,15 @@ FIGURES: dict[str, Callable[..., Any]] = {
 }
 
 
+def drawable(archive: Archive, name: str) -> bool:
+    """Whether an archive holds what the figure `name` of `FIGURES` shows."""
+    if name == "history":
+        return bool(np.any((archive["history/quantity"] == "error") & (archive["history/value"] > 0)))
+    if name == "layers":
+        return not np.isnan(archive["trial/layer_error"]).all()
+    return name != "lifetime" or bool(ages_of(archive))
+
+
 def draw_figures(archive: Archive, folder: str | Path) -> list[Path]:
     """Write every figure the archive has data for as PNG into `folder`.
 
@@ -356,13 +366,9 @@ def draw_figures(archive: Archive, folder: str | Path) -> list[Path]:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{folder}: cannot be made ({error.strerror})") from None
-    has_errors = bool(np.any((archive["history/quantity"] == "error") & (archive["history/value"] > 0)))
-    has_layers = not np.isnan(archive["trial/layer_error"]).all()
-    drawable = {"history": has_errors, "layers": has_layers, "lifetime": bool(ages_of(archive))}
-    skip = {name for name, there in drawable.items() if not there}
     paths = []
     for name, draw in FIGURES.items():
-        if name not in skip:
+        if drawable(archive, name):
             draw(archive, folder / f"{name}.png")
             paths.append(folder / f"{name}.png")
     return paths

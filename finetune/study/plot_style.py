@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import colorsys
 import functools
+import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-__all__ = ["COLUMN", "MARKERS", "STYLE", "axes", "colors", "save", "styled", "wrapped"]
+__all__ = ["COLUMN", "MARKERS", "STYLE", "axes", "colors", "save", "styled", "svg_text", "wrapped"]
 
 COLUMN = 3.5  # inches, the width of a journal's column
 STYLE: Any = {
@@ -128,6 +130,16 @@ def save(drawn: Any, path: str | Path) -> Path:
     with rc_context(STYLE):
         getattr(drawn, "figure", drawn).savefig(path, dpi=200)
     return path
+
+
+def svg_text(drawn: Any) -> str:
+    """A figure as SVG in base64, for pages; the same figure gives the same text."""
+    from matplotlib import rc_context
+
+    stream = io.BytesIO()
+    with rc_context({"svg.fonttype": "path", "svg.hashsalt": "rramsim"}):
+        drawn.savefig(stream, format="svg", metadata={"Date": None})
+    return base64.b64encode(stream.getvalue()).decode("ascii")
 
 
 def wrapped(text: str, width: int = 18) -> str:

@@ -14,7 +14,7 @@ from finetune.study.statistics import spread
 from rramsim.checks import InputError, nearest_name
 from rramsim.config import describe
 
-__all__ = ["axis_figure", "draw_study", "heat_map", "over_axis", "study_map"]
+__all__ = ["axis_figure", "draw_study", "heat_map", "over_axis", "study_figures", "study_map"]
 
 DASHES = ("-", "--", "-.", ":")  # of a method's ages
 
@@ -32,17 +32,37 @@ def draw_study(study: Study, folder: str | Path) -> list[Path]:
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        swept = [axis for axis in study.axes if len(_values(study, axis)) > 1]
         paths = []
-        for axis in swept:
-            paths.append(folder / f"accuracy_{axis}.png")
-            axis_figure(study, axis, paths[-1])
-        for first, second in [(a, b) for k, a in enumerate(swept) for b in swept[k + 1 :]]:
-            paths.append(folder / f"map_{first}_{second}.png")
-            heat_map(study, first, second, paths[-1])
+        for axis, second in _pairs(study):
+            name = f"map_{axis}_{second}.png" if second else f"accuracy_{axis}.png"
+            paths.append(folder / name)
+            if second:
+                heat_map(study, axis, second, paths[-1])
+            else:
+                axis_figure(study, axis, paths[-1])
     except OSError as error:
         raise InputError(f"{folder}: cannot be written ({error.strerror or error})") from None
     return paths
+
+
+def _pairs(study: Study) -> list[tuple[str, str]]:
+    """Axes with several values, then pairs of them."""
+    swept = [axis for axis in study.axes if len(_values(study, axis)) > 1]
+    pairs = [(a, b) for k, a in enumerate(swept) for b in swept[k + 1 :]]
+    return [*((axis, "") for axis in swept), *pairs]
+
+
+def study_figures(study: Study) -> list[tuple[str, Any]]:
+    """Caption and figure of every swept axis, and of every pair of them."""
+    found = []
+    for axis, second in _pairs(study):
+        if second:
+            stage = _stages(study)[-1]
+            caption = f"Mean accuracy of {stage} over {axis} and {second}."
+            found.append((caption, heat_map(study, axis, second)))
+        else:
+            found.append((f"Accuracy against {axis}.", axis_figure(study, axis)))
+    return found
 
 
 @styled
