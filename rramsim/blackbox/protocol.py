@@ -60,8 +60,14 @@ class Tier(IntEnum):
     PULSES = 4  # T3: raw programming pulses
 
 
+MAPPINGS = [
+    "differential",
+    "reference",
+    "sliced",
+]  # grows by `rramsim.blackbox.mapping.register_pair_mapping`
+
 _CHOICES = {
-    "mapping": ("differential", "reference", "sliced"),
+    "mapping": MAPPINGS,
     "input_mode": ("amplitude", "bit_serial"),
     "drive": ("bipolar", "two_phase"),
 }
@@ -71,7 +77,7 @@ _CHOICES = {
 class Datasheet:
     """Nominal data a maker would print; nothing of the individual chip."""
 
-    mapping: str  # "differential", "reference" or "sliced"
+    mapping: str  # "differential", "reference", "sliced" or a registered mapping on pairs
     n_levels: int
     levels: tuple[float, ...]  # [S] nominal conductance of each level
     v_read: float  # [V] largest read voltage

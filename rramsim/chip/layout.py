@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from rramsim.blackbox.protocol import MAPPINGS
 from rramsim.checks import InputError
 from rramsim.config import check_settings, setting
 
@@ -19,9 +20,7 @@ __all__ = ["MappingConfig", "TileLayout"]
 class MappingConfig:
     """How weights sit on cells, and the size of an array in physical lines."""
 
-    kind: Literal["differential", "reference", "sliced"] = setting(
-        "differential", "", "how a weight is held by cells", choices=("differential", "reference", "sliced")
-    )
+    kind: str = setting("differential", "", "how a weight is held by cells", choices=MAPPINGS)
     n_slices: int = setting(2, "1", "digits of a weight, for the kind sliced", "[1, 64]")
     reference: Literal["line", "digital"] = setting(
         "line",
@@ -95,7 +94,7 @@ class MappingConfig:
     @property
     def cells_per_weight(self) -> int:
         """Cells that hold one weight, copies not counted."""
-        return {"differential": 2, "reference": 1, "sliced": 2 * self.n_slices}[self.kind]
+        return {"reference": 1, "sliced": 2 * self.n_slices}.get(self.kind, 2)
 
     @property
     def slices(self) -> int:
