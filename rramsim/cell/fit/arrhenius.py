@@ -51,7 +51,7 @@ class ArrheniusFit:
         )
 
     def equivalent(self, time: Floats, first: Floats, kelvin: Floats) -> Floats:
-        """Times [s] since the write at `self.kelvin` that stand for times at `kelvin` after the first read."""
+        """Times [s] at `self.kelvin` that stand for times at `kelvin` after the first read."""
         return _equivalent(self.energy, time, first, (1.0 / self.kelvin - 1.0 / kelvin) / BOLTZMANN)
 
     def added_to(self, drift: DriftFit) -> DriftFit:
