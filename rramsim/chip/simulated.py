@@ -1,4 +1,7 @@
-"""A simulated multi-level RRAM chip behind the black-box protocol of `rramsim.blackbox.protocol`."""
+"""A simulated multi-level RRAM chip behind the black-box protocol of `rramsim.blackbox.protocol`.
+
+Long because the class has two faces, the protocol and what only a simulator can tell.
+"""
 
 from __future__ import annotations
 
