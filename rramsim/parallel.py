@@ -16,15 +16,19 @@ import signal
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable
-from concurrent.futures import Executor, Future
+from collections.abc import Callable, Iterable
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
-from typing import Any
+from typing import Any, TypeVar
 
 from rramsim.checks import InputError
 
-__all__ = ["LostWorkers", "Workers", "cores", "count_threads", "one_thread", "release_memory", "tell"]
+__all__ = [
+    "LostWorkers", "Workers", "cores", "count_threads", "one_thread", "over_threads", "release_memory", "tell"
+]  # fmt: skip
+
+Item, Result = TypeVar("Item"), TypeVar("Result")
 
 MAX_LOSSES = 3  # processes lost over one piece of work, or before any was ready, until it is given up
 
@@ -49,6 +53,42 @@ def one_thread() -> Any:
 
     numba.set_num_threads(1)
     return threadpoolctl.threadpool_limits(1)
+
+
+def over_threads(
+    function: Callable[[Item], Result], items: Iterable[Item], threads: int | None = None
+) -> list[Result]:
+    """Results of `function` for each item, in order, by threads; `function` must let go of the GIL to gain.
+
+    Parameters
+    ----------
+    threads : int, optional
+        By default as many as Numba's kernels would use here: the processors, ``NUMBA_NUM_THREADS``, or one
+        in a process of `Workers` and inside a thread of this function.
+
+    Examples
+    --------
+    >>> from rramsim.parallel import over_threads
+    >>> over_threads(abs, [-1, 2, -3], threads=2)
+    [1, 2, 3]
+    """
+    work = list(items)
+    if len(work) > 1 and threads is None:
+        import numba
+
+        threads = min(cores(), numba.get_num_threads())
+    n_threads = count_threads(threads, len(work))
+    if n_threads == 1:
+        return [function(item) for item in work]
+    with ThreadPoolExecutor(n_threads, initializer=_only_thread) as pool:
+        return list(pool.map(function, work))
+
+
+def _only_thread() -> None:
+    """Kernels and pools started by this thread get no further threads."""
+    import numba
+
+    numba.set_num_threads(1)
 
 
 def release_memory() -> None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from finetune.evidence.layer import Work
 from finetune.evidence.posterior import posterior_columns, posterior_flops
-from finetune.evidence.samples import Probes, Samples, TileOutputs
+from finetune.evidence.samples import Probes, Samples, TileOutputs, double_product
 from rramsim.blackbox.mapping import reference_level
 from rramsim.blackbox.protocol import Datasheet, LayerInfo
 from rramsim.checks import InputError
@@ -30,6 +30,7 @@ __all__ = [
 ]
 
 NOISE_VECTORS = 512  # vectors read twice for the noise of a reading
+LEAST_NOISE = 1e-5  # of the variance of the outputs
 ROUNDING = 1.0 / 12.0  # variance of rounding to integer codes, in codes squared
 
 
@@ -64,6 +65,9 @@ def cell_zero(work: Work) -> float:
 def noise_variance(work: Work, samples: Samples) -> NDArray[np.float64]:
     """Variance of one conversion: half the mean square of two reads' difference, and rounding.
 
+    At least 1e-5 of the outputs' own: no chip is linear to better than that, clipped samples included, and
+    without a floor directions that the inputs lack are fitted to rounding.
+
     Returns
     -------
     ndarray, shape (n_cols,)
@@ -75,7 +79,8 @@ def noise_variance(work: Work, samples: Samples) -> NDArray[np.float64]:
     # rounding is part of the difference already, unless there is too little noise to dither it
     roundings = 1 if work.sheet.tile_codes else len(work.info.row_tiles)
     variance = max(0.5 * float(np.square(difference).mean()), roundings * ROUNDING)
-    return variance * np.square(work.unit)
+    least = LEAST_NOISE * samples.target.var(axis=0, dtype=np.float64)
+    return np.maximum(variance * np.square(work.unit), least)
 
 
 @dataclass
@@ -235,7 +240,7 @@ class _Products:
         self._x, self._n = samples.x[:, top:bottom], samples.n
         self._y, self._bad = reading.tiles[tile], reading.saturated[tile]
         centred = self._y - self._y.mean(axis=0)
-        self.values = (self._x.T @ centred).astype(np.float64) / self._n
+        self.values = double_product(self._x, centred) / self._n
         self._columns = np.flatnonzero(self._bad.any(axis=0))
 
     def fill(self, weights: NDArray[np.float64]) -> None:
@@ -245,8 +250,7 @@ class _Products:
         y, bad = self._y[:, self._columns], self._bad[:, self._columns]
         predicted = self._x @ weights[:, self._columns].astype(np.float32)
         y = np.where(bad, _offset(y, predicted, bad), y)
-        filled = self._x.T @ (y - y.mean(axis=0))
-        self.values[:, self._columns] = filled.astype(np.float64) / self._n
+        self.values[:, self._columns] = double_product(self._x, y - y.mean(axis=0)) / self._n
 
 
 def _offset(y: NDArray[Any], predicted: NDArray[Any], bad: NDArray[np.bool_]) -> NDArray[Any]:

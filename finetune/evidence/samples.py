@@ -18,6 +18,7 @@ LEAST = 4096  # vectors at least (or all there are)
 PER_ROW = 12  # vectors per row of the layer
 MOST = 8192  # vectors at most: memory and time per weight stop growing with the layer
 PROBES_PER_ROW = 16  # designed vectors per row of the layer
+BLOCK = 4096  # samples multiplied at a time
 FILLED = 0.7  # share of the converter's range that they may fill
 
 
@@ -71,7 +72,7 @@ class Samples:
         raw -= raw.mean(axis=0)
         self.x: NDArray[np.float32] = self._without_common(raw)
         n = len(self.picks)
-        self.gram = (self.x.T @ self.x).astype(np.float64) / n
+        self.gram = double_product(self.x, self.x) / n
         self.ideal = work.weights / host.scale
         target: Any = work.target[self.picks] / (host.scale * host.x_step).astype(np.float32)
         variance = target.var(axis=0, dtype=np.float64)
@@ -121,7 +122,7 @@ class Samples:
 
     def slope(self, residual: NDArray[Any]) -> NDArray[np.float64]:
         """``X' residual / n``."""
-        return (self.x.T @ residual).astype(np.float64) / self.n
+        return double_product(self.x, residual) / self.n
 
     def stored(self) -> NDArray[np.float64]:
         """Weights that the written levels stand for (an unwritten layer is reset)."""
@@ -130,6 +131,19 @@ class Samples:
             levels = np.zeros((info.n_rows, info.n_cols, info.cells_per_weight), dtype=np.int64)
             return weights_from_levels(levels, sheet.mapping, sheet.levels)
         return weights_from_levels(host.levels, sheet.mapping, sheet.levels)
+
+
+def double_product(x: NDArray[np.float32], y: NDArray[Any]) -> NDArray[np.float64]:
+    """``x' y`` in double precision, a block of samples at a time.
+
+    Sums in single precision err by 1e-7 of the strongest direction of the inputs. With the inputs' sum taken
+    out, the weights' mean meets nothing else, and less than that is what keeps it at its prior.
+    """
+    total = np.zeros((x.shape[1], y.shape[1]))
+    for first in range(0, len(x), BLOCK):
+        block = slice(first, first + BLOCK)
+        total += x[block].astype(np.float64).T @ y[block].astype(np.float64)
+    return total
 
 
 def _normalised(work: Work, driven: NDArray[np.integer], reading: Reading) -> TileOutputs:

@@ -23,6 +23,7 @@ from finetune.study.commands import (
     sweep,
     watch,
 )
+from finetune.study.cost import cost, print_bill
 from finetune.study.devices import fit_device
 from finetune.study.output import echo_rows, plain_rows, row_options, with_ending, written
 from finetune.study.report import print_comparison, print_notes, print_notices, print_plan, print_table
@@ -74,6 +75,7 @@ def main() -> None:
     """Neural networks on simulated multi-level RRAM chips, fine-tuned as black boxes."""
 
 
+main.add_command(cost)
 main.add_command(sweep)
 main.add_command(watch)
 main.add_command(archive_group)
@@ -230,6 +232,7 @@ def _show(archive: Any, folder: Path | None, *, as_json: bool) -> None:
         click.echo(json.dumps(plain_rows(archive.columns())))
     else:
         print_table(archive)
+        print_bill(archive)
     print_notices({"": archive})
     if folder is not None:
         from finetune.study.plot import draw_figures

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.objective import distillation
+from finetune.study.bill import no_arrays, stage_arrays
 from finetune.study.materials import HISTOGRAM_BINS, Materials
 from finetune.study.snapshots import save_snapshot, snapshot_path
 from finetune.tuner import Tuner
@@ -246,8 +247,17 @@ class _Record:
         for name in COSTS:
             counts = [getattr(ledger, name) for ledger in ledgers]
             rows[f"ledger/{name}"].append([np.nan if count is None else count for count in counts])
+        for name, values in self._bill(chip, deployment).items():
+            rows.setdefault(name, []).append(values)
         rows["timing/seconds"].append(self.seconds)
         self._started = time.perf_counter()
+
+    def _bill(self, chip: SimulatedChip, deployment: Deployment) -> dict[str, NDArray[Any]]:
+        """Energy of vectors in the present state; on wires, where it takes time, of young chips alone."""
+        layers = tuple(self._materials.layers)
+        if chip.config.wires is not None and "bill/vectors" in self._rows:
+            return no_arrays(len(layers))
+        return stage_arrays(deployment, self._materials.calibration, layers)
 
     def arrays(self) -> dict[str, Any]:
         """Every quantity, stages along the first axis."""

@@ -29,6 +29,7 @@ from rramsim.blackbox.windows import WindowCodes
 from rramsim.checks import InputError
 from rramsim.host.layer import HostLayer, layer_names, layer_shapes
 from rramsim.host.ranges import RANGE_VECTORS, best_range, partial_sums
+from rramsim.host.summary import summarise
 from rramsim.host.trace import Trace
 from rramsim.kernels import host as host_kernels
 from rramsim.network import Network, Node, windows
@@ -204,7 +205,9 @@ class Deployment:
         else:
             some = np.concatenate([c[:: max(1, len(c) // RANGE_VECTORS)] for c in codes])
             energy = some.astype(np.float32).var(axis=0, dtype=np.float64)
-            host.scale, host.zero_point = best_zero_points(self.weights(layer), energy, sheet)
+            host.scale, host.zero_point = best_zero_points(
+                self.weights(layer), energy, sheet, some, self.chip.layers[layer].row_tiles
+            )
         host.common = -host.scale * (host.zero_point + unsubtracted(sheet))
 
     def set_output_range(self, layer: str, partial: NDArray[Any], margin: float = 1.0) -> None:
@@ -427,7 +430,25 @@ class Deployment:
                 self.chip.configure(name, input_range=(low, sheet.v_read), output_range=host.output_range)
 
     def digital_overhead(self) -> dict[str, float]:
-        """Extra digital numbers and multiply-accumulates per vector, over those of the network."""
-        numbers = sum(host.n_extra for host in self.layers.values())
+        """What the host keeps and computes beside gains and offsets, over what the network has on the chip.
+
+        Returns
+        -------
+        dict
+            `numbers` kept, `indices` kept to say where single weights sit, multiply-accumulates `macs` for
+            one example (sums of inputs are additions and not counted), and their shares `fraction_of_weights`
+            and `fraction_of_macs` of the network's weights and multiply-accumulates on the chip.
+        """
+        summary = summarise(self.network)
+        vectors = {row.node: row.vectors for row in summary.layers if row.on_chip}
+        hosts = self.layers.items()
+        numbers = sum(host.n_extra for _, host in hosts)
+        macs = sum(host.n_macs * sum(vectors[node] for node in self.nodes_of(name)) for name, host in hosts)
         weights = sum(rows * cols for rows, cols in layer_shapes(self.network).values())
-        return {"numbers": float(numbers), "fraction_of_weights": numbers / weights}
+        return {
+            "numbers": float(numbers),
+            "indices": float(sum(0 if h.sparse_index is None else h.sparse_index.size for _, h in hosts)),
+            "macs": float(macs),
+            "fraction_of_weights": numbers / weights,
+            "fraction_of_macs": macs / max(summary.chip_macs, 1),
+        }

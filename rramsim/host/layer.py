@@ -109,6 +109,14 @@ class HostLayer:
         )
         return dense + (0 if self.sparse_value is None else self.sparse_value.size)
 
+    @property
+    def n_macs(self) -> int:
+        """Multiply-accumulates of these numbers for one vector: every number takes part in one product.
+
+        The found error of reference lines takes one more for each column.
+        """
+        return self.n_extra + (0 if self.reference_of is None else self.reference_of.size)
+
 
 def _product(codes: NDArray[Any], matrix: NDArray[np.float32]) -> NDArray[np.float32]:
     """Integer codes (n, n_rows) times a float32 matrix; the codes become floats block by block."""
