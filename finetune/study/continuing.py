@@ -88,23 +88,9 @@ def continue_chip(
     if materials.fingerprint != state["fingerprint"]:
         raise InputError(f"{path}: was made with other weights or images under the same names")
     chip_id, method = int(state["chip_id"]), str(state["method"])
-    chip = materials.chip(chip_id)
-    end, done = state["tuner"], []
-    if strategy is not None:
-        if end is None:
-            raise InputError(f"{path}: the chip was mapped and not tuned; run the strategy itself")
-        tuner = tuner_of(materials, chip, chip_id, strategy)
-        tuner.go_on_from(end)
-        while not tuner.step():
-            pass
-        deployment, end, method = tuner.report().deployment.on(chip), tuner.state_dict(), strategy
-        done.append("tuned further")
-    else:
-        chip.load_state_dict(state["chip"])
-        deployment = Deployment(materials.network, chip)
-        deployment.load_state_dict(state["deployment"])
-    life = Life(materials, chip, chip_id, deployment)
-    life.visits, life.activity = int(state["visits"]), state["activity"]
+    life, end = _restored(state, materials, strategy, path)
+    done = [] if strategy is None else ["tuned further"]
+    method = method if strategy is None else strategy
     if seconds:
         life.wait(seconds)
         done.append(f"{seconds:g} s")
@@ -112,7 +98,7 @@ def continue_chip(
         life.read(reads)
         done.append(f"{reads:g} reads")
     if maintain is not None:
-        parse_strategy(maintain).check_chip(chip)
+        parse_strategy(maintain).check_chip(life.chip)
         life.maintain(maintain)
         done.append(f"maintained by {maintain}")
     outputs = evaluate_on_fork(life.deployment, materials.test, lambda n: None)
@@ -121,6 +107,29 @@ def continue_chip(
         save_chip(materials, life, chip_id, method, end, str(save))
     accuracy = float((predictions == materials.test.labels).mean())
     return Continued(chip_id, method, ", ".join(done) or "as stored", predictions, accuracy, life, materials)
+
+
+def _restored(
+    state: dict[str, Any], materials: Materials, strategy: str | None, path: Path
+) -> tuple[Life, Any]:
+    """The chip as it was put away, or tuned further with a strategy, and the state of its tuner."""
+    chip_id, end = int(state["chip_id"]), state["tuner"]
+    chip = materials.chip(chip_id)
+    if strategy is None:
+        chip.load_state_dict(state["chip"])
+        deployment = Deployment(materials.network, chip)
+        deployment.load_state_dict(state["deployment"])
+    elif end is None:
+        raise InputError(f"{path}: the chip was mapped and not tuned; run the strategy itself")
+    else:
+        tuner = tuner_of(materials, chip, chip_id, strategy)
+        tuner.go_on_from(end)
+        while not tuner.step():
+            pass
+        deployment, end = tuner.report().deployment.on(chip), tuner.state_dict()
+    life = Life(materials, chip, chip_id, deployment)
+    life.visits, life.activity = int(state["visits"]), state["activity"]
+    return life, end
 
 
 def _config(state: dict[str, Any], path: Path) -> ExperimentConfig:
