@@ -1,10 +1,20 @@
-"""Posteriors of columns with priors of their own, against the definition."""
+"""Large networks: posteriors of columns against the definition, memory that is planned and given back."""
+
+import gc
+import tracemalloc
 
 import numpy as np
 import pytest
 
+from finetune import bench
+from finetune.bench import Bench
 from finetune.evidence import posterior
+from finetune.evidence.layer import Work
 from finetune.evidence.samples import LEAST, MOST, sample_count
+from finetune.tuner import Tuner, tune
+from rramsim.chip.simulated import ChipConfig, SimulatedChip
+from rramsim.host.layer import layer_shapes
+from rramsim.network import zoo
 
 
 def system(n_rows, n_cols, n_samples, seed=0):
@@ -63,3 +73,49 @@ def test_samples_stop_growing_with_rows():
     assert sample_count(576, 10**6) == 12 * 576
     assert sample_count(4096, 10**6) == MOST
     assert sample_count(4096, 300) == 300
+
+
+def test_plan_predicts_memory():
+    """Numbers that arrays of the largest layer really take, within a factor of two."""
+    net = zoo.token_mlp((300, 64, 8), tokens=4)
+    images = np.random.default_rng(0).standard_normal((500, 4, 300)).astype(np.float32)
+    chip = SimulatedChip(ChipConfig(), layer_shapes(net))
+    planned = tune(chip, net, net, images, dry_run=True).planned
+    tracemalloc.start()
+    before, _ = tracemalloc.get_traced_memory()
+    tune(chip, net, net, images)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert 0.5 < planned["bytes"] / (peak - before) < 2.0
+
+
+def test_finished_layers_leave_memory():
+    """A layer's vectors, samples and answers are gone once it is tuned, without the cycle collector."""
+    net = zoo.token_mlp((64, 64, 64, 64, 8), tokens=8)
+    images = np.random.default_rng(0).standard_normal((400, 8, 64)).astype(np.float32)
+    tuner = Tuner(SimulatedChip(ChipConfig(), layer_shapes(net)), net, net, images)
+    held = []
+    gc.collect()
+    gc.disable()
+    try:
+        while not tuner.step():
+            held.append(sum(isinstance(thing, Work) for thing in gc.get_objects()))
+    finally:
+        gc.enable()
+    assert max(held) <= 1, held
+
+
+def test_large_teachers_give_the_same_tensors(monkeypatch):
+    """A teacher followed layer by layer, in order, out of order and again, against one that is kept."""
+    net = zoo.cifar_resnet(8, (3, 8, 8))
+    images = np.random.default_rng(0).standard_normal((6, 3, 8, 8)).astype(np.float32)
+    chip = SimulatedChip(ChipConfig(), layer_shapes(net))
+    kept = Bench(chip, net, net, images, shuffle_teacher=True)
+    wanted = {name: kept.teacher_values(name) for name in (*net.mapped, net.output)}
+    monkeypatch.setattr(bench, "TEACHER_BYTES", 0)
+    followed = Bench(chip, net, net, images, shuffle_teacher=True)
+    order = [*net.mapped, net.output, net.mapped[3], net.mapped[1], net.output, *net.mapped]
+    for name in order:
+        np.testing.assert_array_equal(followed.teacher_values(name), wanted[name], err_msg=name)
+        assert followed.teacher_shape(name) == wanted[name].shape
+        assert len(followed._teacher_values) <= 2
