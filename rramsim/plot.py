@@ -20,6 +20,10 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time a name is loaded
         pareto as pareto,
         retention as retention,
     )
+    from finetune.study.plot_cost import (
+        energy_by_layer as energy_by_layer,
+        energy_by_stage as energy_by_stage,
+    )
     from finetune.study.plot_style import colors as colors, save as save
     from finetune.study.plot_sweep import over_axis as over_axis, study_map as study_map
     from rramsim.cell.plot import fit_figure as fit_figure, preset_figure as preset_figure
@@ -41,6 +45,7 @@ _HOME = {
         "pareto",
         "retention",
     ],
+    "finetune.study.plot_cost": ["energy_by_layer", "energy_by_stage"],
     "finetune.study.plot_style": ["colors", "save"],
     "finetune.study.plot_sweep": ["over_axis", "study_map"],
     "rramsim.cell.plot": ["fit_figure", "preset_figure"],

@@ -86,7 +86,8 @@ def recovery_figure(archive: Archive, path: str | Path | None = None) -> Any:
     >>> recovery_figure(open_archive("results/quick.h5"), "recovery.pdf")  # doctest: +SKIP
     """
     _need_trials(archive)
-    billed = [cost for cost in ("joules", "seconds") if np.any(archive.get(f"ledger/{cost}", 0))]
+    spent = {cost: np.asarray(archive.get(f"ledger/{cost}", 0.0)) for cost in ("joules", "seconds")}
+    billed = [cost for cost, found in spent.items() if np.isfinite(found).all() and found.any()]
     costs = ["array_reads", "writes_per_cell", *billed]
     drawn = figure(2 * COLUMN, 2.4 * ((len(costs) + 1) // 2) + 0.5)
     axes = drawn.subplots((len(costs) + 1) // 2, 2, squeeze=False).ravel()

@@ -38,7 +38,7 @@ COSTS = {  # quantity: label, factor from SI
     "vectors": ("input vectors read by the tuning", 1.0),
     "cell_writes": ("cell writes, mapping included", 1.0),
     "writes_per_cell": ("writes per cell, mapping included", 1.0),
-    "joules": ("energy of the chip (mJ)", 1e3),
+    "joules": ("energy of programming (mJ)", 1e3),
     "seconds": ("time of the chip (ms)", 1e3),
 }
 
@@ -177,6 +177,8 @@ def against(archive: Archive, cost: str = "array_reads", ax: Any = None, *, lege
 
 def _cost(archive: Archive, cost: str, stage: str) -> NDArray[np.float64]:
     found = archive.writes_per_cell(stage) if cost == "writes_per_cell" else archive.cost(cost, stage)
+    if not np.isfinite(found).all():
+        raise InputError(f"{archive.path}: {cost} of stage {stage!r} is unknown: no source gives it")
     return np.asarray(found, dtype=float)
 
 

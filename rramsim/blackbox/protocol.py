@@ -44,6 +44,7 @@ __all__ = [
     "Reading",
     "Tier",
     "host_port",
+    "pass_time",
 ]
 
 
@@ -376,7 +377,11 @@ class ChipProtocol(Protocol):
         ...
 
     def wait(self, seconds: float) -> None:
-        """Let time pass [s]."""
+        """Let time pass [s].
+
+        A chip may take a keyword `kelvin` beside: the temperature [K] meanwhile. What stands in front of
+        a chip hands it on where it is given, and to no other chip.
+        """
         ...
 
 
@@ -417,6 +422,15 @@ class _BarePort:
 def host_port(chip: ChipProtocol) -> HostPort:
     """The chip's own port where it has one, as every `ForwardingChip` does, else one that asks nothing."""
     return chip if isinstance(chip, HostPort) else _BarePort(chip)
+
+
+def pass_time(chip: ChipProtocol, seconds: float, kelvin: float | None) -> None:
+    """`chip.wait`, with the keyword `kelvin` only where it is given: not every chip knows it."""
+    if kelvin is None:
+        chip.wait(seconds)
+        return
+    warm: Any = chip
+    warm.wait(seconds, kelvin=kelvin)
 
 
 class ForwardingChip:
@@ -490,6 +504,6 @@ class ForwardingChip:
         """Let a gate further on say whether the chip gave these answers."""
         self._port.confirm(layer, codes, answers)
 
-    def wait(self, seconds: float) -> None:
-        """Let time pass [s]."""
-        self._chip.wait(seconds)
+    def wait(self, seconds: float, *, kelvin: float | None = None) -> None:
+        """Let time pass [s], at a temperature [K] if the chip behind knows temperatures."""
+        pass_time(self._chip, seconds, kelvin)

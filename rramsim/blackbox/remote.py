@@ -432,9 +432,10 @@ class RemoteChip:
             raise MessageError(f"{self._where}: an answer to 'mvm' lacks codes or saturation marks")
         return Reading(*(np.concatenate([part[name] for part in parts]) for name in ("codes", "saturated")))
 
-    def wait(self, seconds: float) -> None:
-        """Let time pass [s]."""
-        self._call("wait", seconds=float(seconds))
+    def wait(self, seconds: float, *, kelvin: float | None = None) -> None:
+        """Let time pass [s], at a temperature [K] if the far chip knows temperatures."""
+        warm = {} if kelvin is None else {"kelvin": float(kelvin)}
+        self._call("wait", seconds=float(seconds), **warm)
 
     def close(self) -> None:
         """Hang up."""

@@ -446,13 +446,18 @@ class CellArray:
         """Whether time alone changes these cells: drift, growing read noise or slow traps."""
         return bool(self._t_write.size or self._captured.size)
 
-    def wait(self, seconds: float) -> None:
-        """Let time pass [s]: drift, growing read noise, switching traps."""
+    def wait(self, seconds: float, kelvin: float | None = None) -> None:
+        """Let time pass [s]: drift, growing read noise, switching traps.
+
+        At another temperature `kelvin` [K] all that grows with the time since the write is faster or slower
+        by Arrhenius' law (`DriftConfig.acceleration`); traps are not (assumed).
+        """
         if not (np.isfinite(seconds) and seconds >= 0.0):
             raise InputError(f"seconds must be finite and >= 0, got {seconds}")
         if seconds == 0.0:
             return
-        self.clock += float(seconds)
+        factor = 1.0 if kelvin is None else self.config.drift.acceleration(kelvin)
+        self.clock += float(seconds) * factor
         self._switch_traps(seconds)
         self._refresh()
 

@@ -39,6 +39,9 @@ OPEN: Any = None
 """Default of a field that a preset or a default fills after construction: never None for readers."""
 
 
+BOLTZMANN = 1.380649e-23  # [J/K]
+
+
 def _need(condition: bool, message: str) -> None:
     if not condition:
         raise InputError(message)
@@ -185,11 +188,30 @@ class DriftConfig:
     )
     g_reference: float = setting(1e-6, "S", "unit of the polynomials' argument", "(0, inf)")
     fixed_fraction: float = setting(0.5, "1", "share of the variance that is fixed per cell", "[0, 1]")
+    activation_energy: float = setting(
+        0.0, "J", "Arrhenius: wait(t, kelvin=T) counts t exp(E/k (1/kelvin - 1/T)); 0: no temperature",
+        "[0, 1e-18]", usual=(1e-21, 1e-18), hint="1 eV is 1.602e-19 J",
+    )  # fmt: skip
+    kelvin: float = setting(
+        300.0, "K", "temperature at which the law's times hold", "[150, 2000]", usual=(200.0, 600.0)
+    )
     parameters: dict[str, Any] | None = setting(None, "", "constants of a registered law")
 
     def __post_init__(self) -> None:
         check_settings(self)
         drift_law(self)
+
+    def acceleration(self, kelvin: float) -> float:
+        """Seconds at the law's own temperature that one second at `kelvin` [K] counts for (Arrhenius).
+
+        Examples
+        --------
+        1 eV between 300 K and 398 K:
+
+        >>> print(f"{DriftConfig(activation_energy=1.602176634e-19).acceleration(398.0):.4g}")
+        1.364e+04
+        """
+        return math.exp(self.activation_energy / BOLTZMANN * (1.0 / self.kelvin - 1.0 / kelvin))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -132,8 +132,17 @@ def resnet18(input_shape: tuple[int, int, int] = (3, 32, 32), n_classes: int = 1
     return Network(b.nodes, input_shape, b.linear(x, 512, n_classes), "resnet18")
 
 
-def vgg16(input_shape: tuple[int, int, int] = (3, 32, 32), n_classes: int = 10, seed: int = 0) -> Network:
-    """VGG-16's convolutions with batch norm and one linear layer (14.7 M weights)."""
+def vgg16(
+    input_shape: tuple[int, int, int] = (3, 32, 32),
+    n_classes: int = 10,
+    seed: int = 0,
+    hidden: Sequence[int] = (),
+) -> Network:
+    """VGG-16's convolutions with batch norm and one linear layer (14.7 M weights), after `hidden` ones.
+
+    ``vgg16((3, 224, 224), 1000, hidden=(4096, 4096))`` is the network of Simonyan and Zisserman (2015) with
+    batch norm: 138.3 M weights.
+    """
     if input_shape[1] % 32 or input_shape[2] % 32:
         raise InputError(f"vgg16 halves its maps five times: sides must divide by 32, got {input_shape}")
     b, x, c_in = _Builder(seed), "input", input_shape[0]
@@ -143,4 +152,6 @@ def vgg16(input_shape: tuple[int, int, int] = (3, 32, 32), n_classes: int = 10, 
         x = b.add("MaxPool", x, attributes={"kernel_shape": [2, 2], "strides": [2, 2]})
     x = b.add("Flatten", x)
     n_in = 512 * (input_shape[1] // 32) * (input_shape[2] // 32)
+    for n_out in hidden:
+        x, n_in = b.add("Relu", b.linear(x, n_in, n_out)), n_out
     return Network(b.nodes, input_shape, b.linear(x, n_in, n_classes), "vgg16")
