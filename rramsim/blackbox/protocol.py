@@ -16,6 +16,8 @@ suffice (`tests/fake_chip.py` is one in NumPy). Nothing else in this package or 
 
 A simulated chip has more (`fork`, `state_dict`); none of it belongs to the protocol, and a gate
 (`rramsim.blackbox.gate.Gate`) keeps a tuner from reaching it.
+
+Long because whoever attaches a chip reads the protocol and its data on one page, examples included.
 """
 
 from __future__ import annotations
