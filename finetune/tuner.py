@@ -119,8 +119,9 @@ class Tuner:
         Returns
         -------
         dict
-            `vectors`, `cell_writes`, `writes_per_cell`, and `seconds`, a rough time of the host and a
-            simulated chip on one thread (within a factor of about three).
+            `vectors`, `cell_writes`, `writes_per_cell`, `seconds`, a rough time of the host and a
+            simulated chip on one thread (within a factor of about three), and `bytes`, the memory that the
+            tuner will hold at most beside the chip (within a factor of about two).
         """
         bench = self.bench
         prediction = self.strategy.plan(bench)
@@ -135,6 +136,10 @@ class Tuner:
         prediction["seconds"] = (
             operations / READ_RATE + flops / HOST_RATE + prediction["vectors"] * PER_VECTOR
         )
+        network = sum(4.0 * value.size for n in bench.network.nodes for value in n.parameters.values())
+        # the gate keeps two fingerprints of each vector, the run the answers of finished layers
+        kept = prediction["vectors"] * 4.0 + bench.teacher_bytes + bench.meter.n_cells * 16.0
+        prediction["bytes"] = prediction.get("bytes", 0.0) + network + kept
         self.planned = dict(prediction)
         return prediction
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from finetune.evidence.layer import Work
 from finetune.evidence.posterior import posterior_columns, posterior_flops
-from finetune.evidence.samples import Probes, Samples, TileOutputs, double_product
+from finetune.evidence.samples import Probes, Samples, TileOutputs, inner_product
 from rramsim.blackbox.mapping import reference_level
 from rramsim.blackbox.protocol import Datasheet, LayerInfo
 from rramsim.checks import InputError
@@ -237,10 +237,10 @@ class _Products:
 
     def __init__(self, samples: Samples | Probes, reading: TileOutputs, tile: int) -> None:
         top, bottom = samples.work.row_tiles[tile]
-        self._x, self._n = samples.x[:, top:bottom], samples.n
+        self._x, self._n, self._single = samples.x[:, top:bottom], samples.n, samples.single
         self._y, self._bad = reading.tiles[tile], reading.saturated[tile]
         centred = self._y - self._y.mean(axis=0)
-        self.values = double_product(self._x, centred) / self._n
+        self.values = inner_product(self._x, centred, samples.single) / self._n
         self._columns = np.flatnonzero(self._bad.any(axis=0))
 
     def fill(self, weights: NDArray[np.float64]) -> None:
@@ -250,7 +250,8 @@ class _Products:
         y, bad = self._y[:, self._columns], self._bad[:, self._columns]
         predicted = self._x @ weights[:, self._columns].astype(np.float32)
         y = np.where(bad, _offset(y, predicted, bad), y)
-        self.values[:, self._columns] = double_product(self._x, y - y.mean(axis=0)) / self._n
+        filled = inner_product(self._x, y - y.mean(axis=0), self._single)
+        self.values[:, self._columns] = filled / self._n
 
 
 def _offset(y: NDArray[Any], predicted: NDArray[Any], bad: NDArray[np.bool_]) -> NDArray[Any]:

@@ -172,6 +172,14 @@ class Factorisation:
     """A linear crossbar solved once: `g_eff`, node voltages for any inputs, cheap updates.
 
     Made by `prepare`. Memory is about 1.5 kB per cell.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rramsim import WiresConfig, prepare
+    >>> solved = prepare(np.full((4, 3), 50e-6), WiresConfig(r_word=2.5, r_bit=2.5))
+    >>> bool((solved.g_eff < 50e-6).all())
+    True
     """
 
     def __init__(

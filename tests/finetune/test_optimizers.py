@@ -206,3 +206,16 @@ def test_coordinate_steps_that_are_too_long_are_taken_back(rule):
                 entry.tell(np.array([losses(point) for point in entry.ask()]))
     assert (losses(optimizer.x) < 0.1 * first).all()
     np.testing.assert_array_equal(twin.x, optimizer.x)
+
+
+def test_gauss_newton_says_what_it_promises_on_held_out_groups():
+    """A linear problem is solved at once; residuals of chance alone move next to nothing."""
+    rng = np.random.default_rng(4)
+    jacobian, groups = rng.normal(size=(6, 80)), np.arange(80) % 4
+    for target, share in ((jacobian.T @ rng.normal(size=6), 1.0), (rng.normal(size=80), 0.0)):
+        optimizer = make_optimizer("gauss_newton", np.zeros(6), n_directions=6, kind="coordinates")
+        outputs = optimizer.ask() @ jacobian
+        optimizer.tell_outputs(outputs, target, groups=groups)
+        assert optimizer.promised == pytest.approx(share, abs=0.01)
+        moved = np.linalg.norm(optimizer.x)
+        assert moved > 1.0 if share else moved < 0.05
