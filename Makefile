@@ -2,6 +2,7 @@
 # make test      the test suite          make test-all  with the slow tests
 # make lint      style and types         make bench     benchmarks
 # make docs      the documentation site, in site/
+# make browser   headless Chromium for the test of HTML reports (needs npm), in build/browser
 # make figures   figures and tables of RESULTS.md from the committed archives
 # make study-quick  the two claims on a subset of chips and images
 # make clean-cache  compiled kernels and bytecode; clean  the environment and all else that was made
@@ -43,6 +44,9 @@ study-quick: $(VENV)/.ready
 	$(BIN)/rramsim sweep studies/quick.toml --out results/study_quick.h5 $(ARGS)
 	$(BIN)/python -m studies.tables --claims results/study_quick.h5
 	$(BIN)/python -m studies.figures --claims results/study_quick.h5 --out results/study_quick
+
+browser:
+	npm install --prefix build/browser --no-save playwright-core @sparticuz/chromium
 
 bench: $(VENV)/.ready-bench
 	for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done

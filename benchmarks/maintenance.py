@@ -1,12 +1,13 @@
-"""Accuracy of LeNet-5 under read disturbance with and without maintenance.
+"""Accuracy of a network (LeNet-5) under read disturbance with and without maintenance.
 
     python -m benchmarks.maintenance --json maintenance.json
 
 Three tables. `drift`: five periods of drift towards g_max (mean exponent 0.05 a period, lognormal spread of
-cells), lognormal writes of 0.3, after each period nothing, a recalibration without writes, or a
-visit of `maintain` with 256 new unlabelled images each time (`maintain_same`: with the 256 of the first
-tuning). `power`: the published law at 0.3 V after 1e4 cycles, the same visits at 1e6 ... 1e9
-reads of real activity. `schedule`: `operate` decides by itself when to do what over the same reads.
+cells), lognormal writes of 0.3, after each period nothing, a recalibration without writes, or a visit of
+`maintain` with 256 new unlabelled images each time (`maintain_same`: with the 256 of the first tuning;
+`traffic`: with what the teacher shadowed of the inputs served, one in a thousand). `power`: the published law
+at 0.3 V after 1e4 cycles, the same visits at 1e6 ... 1e9 reads of real activity. `schedule`: `operate`
+decides by itself when to do what over the same reads.
 Rows already in the file are kept; a stopped run goes on at the first missing one.
 """
 
@@ -20,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from finetune.caretaker import Caretaker, Policy, operate
+from finetune.shadow import Shadow
 from finetune.strategies.maintain import Maintain
 from finetune.tuner import tune
 from rramsim.cell import CellsConfig, DisturbConfig
@@ -32,6 +34,7 @@ from rramsim.host.layer import layer_shapes
 
 PRICE = 0.1
 BAND = 0.02  # rise of the disagreement with the teacher that `operate` leaves alone
+SERVED = 300_000  # inputs between two visits, of which a thousandth is shadowed by the teacher
 POWER_STEPS = (1e6, 1e7, 1e8, 1e9)  # reads since delivery at each visit
 
 
@@ -100,6 +103,7 @@ def row(network, data, args, law: str, mode: str, chip: int) -> dict:
         result["vectors"] = [operation.vectors]
         result["seconds"] = time.perf_counter() - begin
         return result
+    shadow, arrivals = Shadow(seed=chip), np.random.default_rng(chip)
     steps = np.diff((0.0, *POWER_STEPS)) if falling else [1e6] * 5
     before, after, writes, vectors = [], [], [], []
     for index, reads in enumerate(steps):
@@ -108,7 +112,11 @@ def row(network, data, args, law: str, mode: str, chip: int) -> dict:
         if mode != "none":
             first = 256 * (index + 1) if mode == "maintain" else 0  # unlabelled images abound in service
             fresh = data["calibration"].images[first : first + 256]
-            bench = caretaker.visit(write=mode.startswith("maintain"), images=fresh)
+            if mode == "traffic":
+                for _ in range(SERVED // 2000):  # any image of the calibration split may come by
+                    shadow.see(data["calibration"].images[arrivals.integers(0, 2000, 2000)])
+                fresh = shadow.images
+            bench = caretaker.visit(write=mode != "recalibrate", images=fresh)
             writes.append(bench.meter.cell_writes / bench.meter.n_cells)
             vectors.append(bench.meter.vectors)
         after.append(
@@ -140,6 +148,7 @@ def summary(rows: list[dict]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--json", type=Path, required=True)
+    parser.add_argument("--network", default="lenet5_fashion")
     parser.add_argument("--chips", default="100-109")
     parser.add_argument("--split", default="test")
     parser.add_argument("--images", type=int, default=0, help="of the split; 0 takes all")
@@ -150,7 +159,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=0.05)
     args = parser.parse_args()
     first, _, last = args.chips.partition("-")
-    network, data = load_teacher("lenet5_fashion"), load_dataset("fashion_mnist")
+    network, data = load_teacher(args.network), load_dataset("fashion_mnist")
     rows = json.loads(args.json.read_text()) if args.json.exists() else []
     done = {(r["law"], r["mode"], r["chip"]) for r in rows}
     for law in args.laws.split(","):

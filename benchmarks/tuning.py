@@ -118,29 +118,38 @@ def measure(
         chip, network, network, images, strategy=arguments.strategy, shuffle_teacher=arguments.shuffled
     )
     seconds, cpu = time.perf_counter() - begin, time.process_time() - cpu
-    tuned = accuracy(report.deployment.fork(), dataset, arguments.split, arguments.images)
+    part = dataset.splits[arguments.split]
+    pictures, labels = part.images[: arguments.images], part.labels[: arguments.images]
+    answers = report.deployment.fork().run(pictures).argmax(axis=1)
+    tuned = 100.0 * float((answers == labels).mean())
+    agreement = 100.0 * float((answers == network.run(pictures).argmax(axis=1)).mean())
     return {
         "chip": chip_id,
         "mapped": mapped,
         "mapped_images": arguments.images,
         "tuned": tuned,
+        "agreement": agreement,
         "writes_per_cell": report.writes_per_cell,
         "vectors": report.vectors,
         "seconds": seconds,
         "cpu_seconds": cpu,
         "max_cycles": report.ledger.total.max_cycles,
         "overhead": report.digital_overhead["fraction_of_weights"],
+        "overhead_macs": report.digital_overhead["fraction_of_macs"],
+        "overhead_indices": report.digital_overhead["indices"],
     }
 
 
 def table(results: dict[str, Any]) -> str:
     """One line per condition and strategy, bars in brackets; 95 % intervals over chips at the end.
 
+    `agree` is the share of images on which the chip answers as the teacher does, numbers and MACs what the
+    host keeps and computes beside gains and offsets, over the network's weights and multiply-accumulates.
     R is told only where mapped and tuned chips saw the same images, as all rows of this version did.
     """
     head = (
         f"{'network, condition, strategy':<44} chips teacher  mapped   tuned     gap [bar]    worst [bar]"
-        "       R [bar]   writes [bar]  vectors  CPU s"
+        "       R [bar]   writes [bar]  agree  numbers   MACs  vectors  CPU s"
     )
     lines = [head]
     for entry in results.values():
@@ -161,11 +170,19 @@ def table(results: dict[str, Any]) -> str:
             (np.mean([row["writes_per_cell"] for row in rows]), bars.writes, 3),
         )
         cells = [f"{value:8.{n}f} [{'-' if bar is None else f'{bar:g}':>5}]" for value, bar, n in values]
+        shares = " ".join(
+            f"{factor * np.mean([row.get(key, np.nan) for row in rows]):6.2f}{unit}"
+            for key, factor, unit in (
+                ("agreement", 1.0, "%"),
+                ("overhead", 100.0, "%"),
+                ("overhead_macs", 100.0, "%"),
+            )
+        )
         vectors = np.mean([row["vectors"] for row in rows]) / 1e6
         cpu = np.mean([row["cpu_seconds"] for row in rows])
         lines.append(
             f"{entry['label']:<44} {len(rows):5d} {teacher:7.2f} {mapped.mean():7.2f} {tuned.mean():7.2f}"
-            f"{''.join(cells)} {vectors:6.2f} M {cpu:6.1f}"
+            f"{''.join(cells)} {shares} {vectors:6.2f} M {cpu:6.1f}"
             f"  gap{interval_text(gap.low, gap.high)}, R{interval_text(r.low, r.high, '.3f')}"
         )
     return "\n".join(lines)

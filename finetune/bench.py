@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,8 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from finetune.calibration import check_calibration
 from finetune.evidence.sensitivity import channel_sensitivity
-from finetune.meter import Budget, MeteredChip
+from finetune.meter import Budget, MeteredChip, as_budget
 from rramsim.blackbox.gate import Gate
 from rramsim.blackbox.protocol import ChipProtocol, Tier
 from rramsim.checks import InputError
@@ -21,6 +24,7 @@ from rramsim.streams import Cause, stream, text_key
 __all__ = ["Bench", "Checkpoint"]
 
 WEIGHT_IMAGES = 32  # teacher images for the weights of output channels
+TEACHER_BYTES = 1 << 27  # of a teacher's outputs, up to which all are kept
 Evaluate = Callable[[Deployment], Any]
 
 
@@ -49,7 +53,7 @@ class Bench:
         Calibration inputs: images, tokens, series; of a network with several inputs, one array for each.
     labels : ndarray, shape (n_images,), optional
         Never needed; strategies that can use labels say so.
-    budget : Budget
+    budget : Budget or mapping of its limits, optional
     tier : Tier
         What the strategy declared to need.
     seed : int
@@ -86,13 +90,12 @@ class Bench:
         start_from: Deployment | None = None,
         shuffle_teacher: bool = False,
     ) -> None:
-        limits = budget if budget is not None else Budget()
+        limits = as_budget(budget)
         images = network.checked(images, "calibration images")
         if limits.images is not None:
             images = images[: limits.images]
             labels = None if labels is None else labels[: limits.images]
-        if not len(images):
-            raise InputError("calibration needs at least one image, got none")
+        check_calibration(images)
         missing = set(network.mapped) - {node.name for node in teacher.nodes}
         if missing:
             raise InputError(
@@ -112,6 +115,8 @@ class Bench:
             self.deployment.load_state_dict(start_from.state_dict())
         self._evaluate = evaluate
         self._teacher_values: dict[str, NDArray[np.float32]] = {}
+        self._teacher_front: dict[str, NDArray[Any]] = {}  # where a teacher too large to keep has got to
+        self._teacher_shapes: dict[str, tuple[int, ...]] = {}
         self._channel_sensitivity: dict[str, NDArray[np.float64]] = {}
         self._order = self.rng("shuffled teacher").permutation(len(images)) if shuffle_teacher else None
         self.history: list[dict[str, Any]] = []
@@ -133,15 +138,67 @@ class Bench:
         return stream(self.seed, Cause.TUNER, text_key(purpose))
 
     def teacher_values(self, name: str) -> NDArray[np.float32]:
-        """A tensor of the teacher for the calibration images; digital, costs the chip nothing."""
+        """A tensor of the teacher for the calibration images; digital, costs the chip nothing.
+
+        All outputs of mapped nodes are computed together and kept, up to `TEACHER_BYTES`. A larger teacher is
+        followed layer by layer and keeps the last tensor asked for: in the network's order, each is computed
+        once.
+        """
         if name not in self._teacher_values:
             keep = {*self.teacher.mapped, self.teacher.output, name}
-            values: dict[str, Any] = self.teacher.feed(self.images)
-            self.teacher.evaluate(values, self.teacher.output, keep=keep)
+            values = self._all_of_teacher(keep) if self._keeps_teacher else self._next(name)
             if self._order is not None:
                 values = {key: value[self._order] for key, value in values.items()}
-            self._teacher_values |= {key: values[key] for key in keep}
+            self._teacher_values |= values
         return self._teacher_values[name]
+
+    @property
+    def _keeps_teacher(self) -> bool:
+        return self._teacher_size <= TEACHER_BYTES
+
+    @functools.cached_property
+    def _teacher_size(self) -> int:
+        wanted = {*self.teacher.mapped, self.teacher.output}
+        return 4 * sum(math.prod(self.teacher_shape(key)) for key in wanted)
+
+    @property
+    def teacher_bytes(self) -> float:
+        """What is held of the teacher's tensors: all outputs of mapped nodes, or a few of the largest."""
+        if self._keeps_teacher:
+            return float(self._teacher_size)
+        return 3.0 * max(4 * math.prod(self.teacher_shape(key)) for key in self.teacher.mapped)
+
+    def _all_of_teacher(self, keep: set[str]) -> dict[str, NDArray[Any]]:
+        values: dict[str, Any] = self.teacher.feed(self.images)
+        self.teacher.evaluate(values, self.teacher.output, keep=keep)
+        return {key: values[key] for key in keep}
+
+    def _next(self, name: str) -> dict[str, NDArray[Any]]:
+        """One tensor of a large teacher, from where the last one left it; the output is kept for good."""
+        teacher = self.teacher
+        values = {**teacher.feed(self.images), **self._teacher_front}
+        names = [node.name for node in teacher.nodes]
+        place = names.index(name)
+        later = {source for node in teacher.nodes[place + 1 :] for source in node.inputs}
+        teacher.evaluate(values, name, keep=later & set(names[:place]))
+        result = {name: values[name]}
+        self._teacher_front = {key: value for key, value in values.items() if key in later}
+        output = self._teacher_values.get(teacher.output)
+        self._teacher_values = {} if output is None else {teacher.output: output}
+        return result
+
+    def teacher_shape(self, name: str) -> tuple[int, ...]:
+        """Shape of a tensor of the teacher for the calibration images, found on as few as it takes."""
+        if not self._teacher_shapes:
+            n = int(self.teacher.metadata.get("batch", 1))
+            values = self.teacher.zeros(n)
+            self.teacher.evaluate(values, self.teacher.output, keep="all")
+            share = len(self.images) / n
+            self._teacher_shapes = {
+                key: (round(value.shape[0] * share), *value.shape[1:]) if value.ndim else ()
+                for key, value in values.items()
+            }
+        return self._teacher_shapes[name]
 
     def channel_sensitivity(self, name: str) -> NDArray[np.float64]:
         """Sensitivity of the loss to each channel of a teacher's node; digital, found once.

@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rramsim.blackbox.protocol import ChipProtocol, ForwardingChip, Read, Reading
-from rramsim.config import check_settings, setting
+from rramsim.checks import InputError
+from rramsim.config import check_settings, parse, setting
 
-__all__ = ["Budget", "BudgetSpent", "MeteredChip"]
+__all__ = ["Budget", "BudgetSpent", "MeteredChip", "as_budget"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +35,32 @@ class Budget:
 
     def __post_init__(self) -> None:
         check_settings(self, "budget: ")
+
+
+def as_budget(value: Any) -> Budget:
+    """A budget, or the one that a mapping of its fields or None (no limits) stands for.
+
+    Examples
+    --------
+    >>> as_budget({"vectors": 1000}).vectors
+    1000
+    >>> as_budget({"vektors": 1000})
+    Traceback (most recent call last):
+    rramsim.checks.InputError: budget.vektors: unknown key; did you mean 'vectors'?
+    >>> as_budget(1000)
+    Traceback (most recent call last):
+    rramsim.checks.InputError: budget must be a Budget or a mapping of its limits, got 1000; write \
+Budget(vectors=...)
+    """
+    if value is None:
+        return Budget()
+    if isinstance(value, Budget):
+        return value
+    if isinstance(value, Mapping):
+        return parse(Budget, dict(value), "budget")
+    raise InputError(
+        f"budget must be a Budget or a mapping of its limits, got {value!r:.60}; write Budget(vectors=...)"
+    )
 
 
 class BudgetSpent(Exception):

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.bench import Bench, Checkpoint, Evaluate
+from finetune.calibration import check_classes
 from finetune.evidence.contact import check_reset
 from finetune.health import Health
 from finetune.meter import Budget, BudgetSpent
@@ -64,7 +65,7 @@ def operations_per_vector(bench: Bench) -> float:
     """Multiply-accumulates of a vector, averaged over the vectors that one image sends to the chip."""
     total, n_vectors, network = 0.0, 0.0, bench.network
     for node in network.mapped:
-        shape = bench.teacher_values(node).shape
+        shape = bench.teacher_shape(node)
         for layer in bench.deployment.layers_of(node):
             info = bench.deployment.chip.layers[layer]
             n_positions = float(windows.vectors_per_example(network.node(node), shape))
@@ -124,8 +125,9 @@ class Tuner:
         Returns
         -------
         dict
-            `vectors`, `cell_writes`, `writes_per_cell`, and `seconds`, a rough time of the host and a
-            simulated chip on one thread (within a factor of about three).
+            `vectors`, `cell_writes`, `writes_per_cell`, `seconds`, a rough time of the host and a
+            simulated chip on one thread (within a factor of about three), and `bytes`, the memory that the
+            tuner will hold at most beside the chip (within a factor of about two).
         """
         bench = self.bench
         prediction = self.strategy.plan(bench)
@@ -141,11 +143,16 @@ class Tuner:
         prediction["seconds"] = (
             operations / READ_RATE + flops / HOST_RATE + prediction["vectors"] * PER_VECTOR
         )
+        network = sum(4.0 * value.size for n in bench.network.nodes for value in n.parameters.values())
+        # the gate keeps two fingerprints of each vector, the run the answers of finished layers
+        kept = prediction["vectors"] * 4.0 + bench.teacher_bytes + bench.meter.n_cells * 16.0
+        prediction["bytes"] = prediction.get("bytes", 0.0) + network + kept
         self.planned = dict(prediction)
         return prediction
 
     def _start(self) -> None:
         bench = self.bench
+        check_classes(bench.teacher_values(bench.teacher.output))
         if not bench.was_mapped:
             bench.deployment.map(bench.images, program=False)
             if self.erase:

@@ -40,6 +40,7 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time a name is loaded
     from rramsim.cell import (
         CellArray as CellArray,
         CellsConfig as CellsConfig,
+        CostConfig as CostConfig,
         DisturbConfig as DisturbConfig,
         DriftConfig as DriftConfig,
         EnduranceConfig as EnduranceConfig,
@@ -114,6 +115,7 @@ _HOME = {
     "rramsim.cell": [
         "CellArray",
         "CellsConfig",
+        "CostConfig",
         "DisturbConfig",
         "DriftConfig",
         "EnduranceConfig",

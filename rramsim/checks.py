@@ -26,6 +26,10 @@ class VerifyWarning(UserWarning):
     """Write-verify left many cells outside their window."""
 
 
+class CalibrationWarning(UserWarning):
+    """Calibration images leave something undetermined that tuning needs."""
+
+
 class NoEffectWarning(UserWarning):
     """A setting or an action changes nothing here."""
 

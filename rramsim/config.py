@@ -29,6 +29,7 @@ __all__ = [
     "check_settings",
     "describe",
     "digest",
+    "implausible",
     "kind_of",
     "parse",
     "read_toml",
@@ -146,7 +147,8 @@ def check_settings(settings: Any, where: str = "") -> None:
     Raises
     ------
     InputError
-        For a value outside its declared range or choices; the message names the field.
+        For a value outside its declared range or choices, and for anything but a settings object where
+        a table of settings belongs; the message names the field and what to write.
 
     Warns
     -----
@@ -158,6 +160,9 @@ def check_settings(settings: Any, where: str = "") -> None:
         if value is None or "unit" not in known:
             continue
         name = f"{where}{entry.name}"
+        kind = kind_of(type(settings), entry.name)
+        if kind is not None and not isinstance(value, kind):
+            raise InputError(_no_table(name, entry.name, kind, value))
         if known["choices"] and value not in known["choices"]:
             words = ", ".join(known["choices"])
             hint = nearest_name(str(value), known["choices"])
@@ -165,6 +170,15 @@ def check_settings(settings: Any, where: str = "") -> None:
         if known["span"]:
             for number in _flat(value):
                 _check_number(name, number, known, whole=str(entry.type).startswith("int"))
+
+
+def _no_table(name: str, field: str, kind: Any, value: Any) -> str:
+    """What to write where something else stands for a table of settings."""
+    keys = ", ".join(entry.name for entry in dataclasses.fields(kind) if entry.init)
+    meant = f"{field}={kind.__name__}(...)"
+    if isinstance(value, dict):
+        meant = f"{field}={kind.__name__}(**{{...}})"
+    return f"{name} must be a {kind.__name__}, got {value!r:.60}; write {meant}, whose fields are {keys}"
 
 
 def _flat(value: Any) -> Iterator[Any]:
@@ -203,7 +217,7 @@ def _check_number(name: str, value: Any, known: Any, *, whole: bool) -> None:
     if usual is not None and number != 0.0 and math.isfinite(number):
         size = abs(number)
         if not usual[0] <= size <= usual[1]:
-            warnings.warn(_implausible(name, number, unit, usual), UnitWarning, stacklevel=_level())
+            warnings.warn(implausible(name, number, unit, usual), UnitWarning, stacklevel=_level())
 
 
 def _level() -> int:
@@ -215,18 +229,28 @@ def _level() -> int:
     return level
 
 
-def _implausible(name: str, value: float, unit: str, usual: tuple[float, float]) -> str:
+def implausible(name: str, value: float, unit: str, usual: tuple[float, float], slip: str = "") -> str:
+    """A sentence about a magnitude beyond the usual ones; `slip`, or the prefix that was probably meant.
+
+    Examples
+    --------
+    >>> implausible("g_max", 40.0, "S", (1e-12, 1e-2))
+    'g_max = 40 S (4e+07 uS) is outside the usual 1 pS to 10 mS; units are SI without prefix: was 40 uS \
+meant, that is 4e-05?'
+    """
     factors = {**PREFIXES, **FEMTO}
     order = USUAL_PREFIXES.get(unit, "")
     text = f"{name} = {value:g} {unit}"
     if order:
         text += f" ({value / factors[order[0]]:g} {order[0]}{unit})"
     text += f" is outside the usual {_prefixed(usual[0], unit)} to {_prefixed(usual[1], unit)}"
+    if slip:
+        return f"{text}; {slip}"
     for prefix in order:
         meant = abs(value) * factors[prefix]
         if usual[0] <= meant <= usual[1]:
-            slip = f"was {value:g} {prefix}{unit} meant, that is {value * factors[prefix]:g}?"
-            return f"{text}; units are SI without prefix: {slip}"
+            guess = f"was {value:g} {prefix}{unit} meant, that is {value * factors[prefix]:g}?"
+            return f"{text}; units are SI without prefix: {guess}"
     if unit == "1":
         tail = (
             f"; was {value:g} % meant, that is {value / 100:g}?"

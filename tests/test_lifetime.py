@@ -64,7 +64,7 @@ def test_retention_wears_and_maintenance_mends(tmp_path: Path) -> None:
     assert "1e+08 s maintained" in result.output
     figure = FIGURES["lifetime"](archive, tmp_path / "lifetime.png")
     assert figure.axes[0].get_xlabel().startswith("time since tuning (s)")
-    assert len(figure.axes[0].get_legend().get_texts()) == 4  # two methods, each left alone and maintained
+    assert len(figure.legends[0].get_texts()) == 4  # two methods, each left alone and maintained
     report = CliRunner().invoke(main, ["report", str(out), "--out", str(tmp_path / "figures")])
     assert (tmp_path / "figures" / "lifetime.png").exists(), report.output
     assert "images: pixels / 16, less" in report.output

@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -82,6 +83,26 @@ def test_a_worker_killed_in_mid_message_is_replaced_and_its_work_done_again(tmp_
     with Workers(2) as workers:
         futures = [workers.submit(die_once, str(tmp_path / f"marker{n}")) for n in range(3)]
         assert [future.result(TIME_LIMIT) for future in futures] == ["done"] * 3
+
+
+class IdleDeath(Workers):
+    """Its first process dies while it waits for work, just before work is handed to it."""
+
+    died = False
+
+    def _send(self, worker: Any, work: Any) -> bool:
+        if not self.died:
+            self.died = True
+            os.kill(worker.process.pid, signal.SIGKILL)
+            worker.process.join()
+        return super()._send(worker, work)
+
+
+def test_a_worker_that_dies_idle_is_replaced_at_once() -> None:
+    """The parent waited for ever: the work was back in the queue and nobody was left to wake it."""
+    with IdleDeath(1) as workers:
+        assert workers.submit(square, 7).result(TIME_LIMIT) == 49
+        assert workers.died
 
 
 def test_work_that_kills_every_worker_is_given_up() -> None:

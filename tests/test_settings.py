@@ -17,7 +17,7 @@ from rramsim.chip.simulated import ChipConfig
 from rramsim.circuit.wiring import WiresConfig
 from rramsim.config import check_settings, describe, kind_of, parse, setting, unit_of
 
-UNITS = {"1", "S", "V", "s", "J", "K", "A", "ohm", "1/V", "S or 1", "m", "m^2", "F", "Hz", "W"}
+UNITS = {"1", "S", "V", "s", "J", "K", "A", "ohm", "1/V", "S or 1", "m", "m^2", "F", "F/m", "Hz", "W"}
 
 
 @pytest.mark.parametrize("cls", [ExperimentConfig, ChipConfig])
@@ -181,3 +181,21 @@ class TestRegisteredDrift:
             DriftConfig(parameters={"period": 1.0})
         with pytest.raises(InputError, match="exists already"):
             register_drift_law("power", Halving)
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: CellsConfig(read_noise=0.02), r"read_noise must be a ReadNoiseConfig, got 0.02; write "
+         r"read_noise=ReadNoiseConfig\(\.\.\.\), whose fields are .*sigma_polynomial"),
+        (lambda: CellsConfig(programming="write_verify"), "programming must be a ProgrammingConfig, got"),
+        (lambda: CellsConfig(drift={"law": "power"}), r"write drift=DriftConfig\(\*\*\{\.\.\.\}\)"),
+        (lambda: ChipConfig(wires=2.5), "wires must be a WiresConfig, got 2.5"),
+        (lambda: ChipConfig(cells={"sigma": 0.2}), "cells must be a CellsConfig, got {'sigma': 0.2}"),
+        (lambda: ChipConfig(mapping="differential"), "mapping must be a MappingConfig"),
+    ],
+)  # fmt: skip
+def test_something_else_in_place_of_a_table_is_refused(make, message):
+    """A number was taken and never read; a text or a dict failed later with an AttributeError."""
+    with pytest.raises(InputError, match=message):
+        make()

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.evidence.layer import Work
-from finetune.evidence.samples import Probes, Samples, TileOutputs
+from finetune.evidence.posterior import posterior_columns, posterior_flops
+from finetune.evidence.samples import Probes, Samples, TileOutputs, inner_product
 from rramsim.blackbox.codes import adc_code_max
 from rramsim.blackbox.mapping import reference_level
 from rramsim.blackbox.protocol import Datasheet, LayerInfo
@@ -36,6 +37,7 @@ NOISE_VECTORS = 512  # vectors read twice for the noise of a reading
 MOST_BLUR = 0.05  # share of the energy of write errors that noise may add to them
 MOST_READS = 8  # of every vector, in identification
 FLUCTUATING = 2.25  # variance of readings over that of their ADCs from which cells are held to fluctuate
+LEAST_NOISE = 1e-5  # of the variance of the outputs
 ROUNDING = 1.0 / 12.0  # variance of rounding to integer codes, in codes squared
 
 
@@ -70,6 +72,9 @@ def cell_zero(work: Work) -> float:
 def noise_variance(work: Work, samples: Samples) -> NDArray[np.float64]:
     """Variance of one conversion: half the mean square of two reads' difference, and rounding.
 
+    At least 1e-5 of the outputs' own: no chip is linear to better than that, clipped samples included, and
+    without a floor directions that the inputs lack are fitted to rounding.
+
     Returns
     -------
     ndarray, shape (n_cols,)
@@ -81,10 +86,11 @@ def noise_variance(work: Work, samples: Samples) -> NDArray[np.float64]:
     # rounding is part of the difference already, unless there is too little noise to dither it
     roundings = 1 if work.sheet.tile_codes else len(work.info.row_tiles)
     variance = max(0.5 * float(np.square(difference).mean()), roundings * ROUNDING)
+    least = LEAST_NOISE * samples.target.var(axis=0, dtype=np.float64)
     if variance > FLUCTUATING * converter_noise(work) ** 2:  # cells fluctuate: columns differ in it
         own = 0.5 * np.square(difference).mean(axis=(0, 1))
-        return np.maximum(own, roundings * ROUNDING) * np.square(work.unit)
-    return variance * np.square(work.unit)
+        return np.maximum(np.maximum(own, roundings * ROUNDING) * np.square(work.unit), least)
+    return np.maximum(variance * np.square(work.unit), least)
 
 
 def converter_noise(work: Work) -> float:
@@ -188,9 +194,9 @@ class Estimate:
 
 
 def identify_flops(info: LayerInfo, n_samples: int) -> float:
-    """Arithmetic of one reading and `identify`: products with the samples, an inverse per column and tile."""
-    inverses = 2.0 * info.n_cols * sum((b - a) ** 3 for a, b in info.row_tiles)
-    return inverses + 8.0 * n_samples * info.n_rows * info.n_cols
+    """Arithmetic of one reading and `identify`: products with the samples, and posteriors tile by tile."""
+    posteriors = sum(posterior_flops(b - a, info.n_cols, n_samples) + (b - a) ** 3 for a, b in info.row_tiles)
+    return posteriors + 4.0 * n_samples * info.n_rows * info.n_cols
 
 
 def identify(
@@ -209,7 +215,8 @@ def identify(
     Rounds before the last share one factorisation between columns and widen the prior of weights that
     stand out, as a Student-t prior with `tail` degrees of freedom does (expectation-maximisation): stuck
     cells. Saturated samples are filled in with the estimate's own prediction, whose fixed point is to
-    leave them out.
+    leave them out. Samples are met once, in ``X'Y``; all else happens among rows
+    (`finetune.evidence.posterior`), also where samples are fewer than rows.
 
     Parameters
     ----------
@@ -219,34 +226,49 @@ def identify(
         Variance of one conversion.
     """
     mean, posterior, widened = prior.copy(), variance.copy(), variance.copy()
+    weight = noise / samples.n
     for tile, (top, bottom) in enumerate(samples.work.row_tiles):
         rows = slice(top, bottom)
-        x, gram = samples.x[:, rows], samples.gram[rows, rows]
-        n_rows = bottom - top
-        y, bad = reading.tiles[tile], reading.saturated[tile]
+        gram = samples.gram[rows, rows]
+        products = _Products(samples, reading, tile)
         v = np.maximum(variance[rows], 1e-12).copy()
-        diagonal = np.arange(n_rows)
         for turn in range(rounds):
-            if turn and bad.any():
-                y = np.where(bad, _offset(y, x @ mean[rows].astype(np.float32), bad), y)
-            residual = y - x @ prior[rows].astype(np.float32)
-            residual = residual - residual.mean(axis=0)
-            slope = (x.T @ residual).astype(np.float64) / samples.n
-            weight = noise / samples.n
+            if turn:
+                products.fill(mean[rows])
+            slope = products.values - gram @ prior[rows]
             if turn + 1 < rounds:  # a first look: one factorisation with the rows' mean variances
                 shared = np.linalg.inv(gram + np.diag(weight.mean() / v.mean(axis=1)))
                 step = shared @ slope
                 left = weight * np.diag(shared)[:, None]
                 v = np.maximum((tail * v + np.square(step) + left) / (tail + 1.0), 0.25 * v)
             else:
-                systems = np.repeat(gram[None], v.shape[1], axis=0)
-                systems[:, diagonal, diagonal] += (weight / v).T
-                inverse = np.linalg.inv(systems)
-                step = np.matmul(inverse, slope.T[:, :, None])[:, :, 0].T
-                left = weight * inverse[:, diagonal, diagonal].T
+                step, inverse = posterior_columns(gram, weight / v, slope, samples.n)
+                left = weight * inverse
             mean[rows] = prior[rows] + step
         posterior[rows], widened[rows] = left, v
     return Estimate(mean, posterior, widened)
+
+
+class _Products:
+    """``X'Y / n`` of one row tile, and its changes where saturated samples are filled in."""
+
+    def __init__(self, samples: Samples | Probes, reading: TileOutputs, tile: int) -> None:
+        top, bottom = samples.work.row_tiles[tile]
+        self._x, self._n, self._single = samples.x[:, top:bottom], samples.n, samples.single
+        self._y, self._bad = reading.tiles[tile], reading.saturated[tile]
+        centred = self._y - self._y.mean(axis=0)
+        self.values = inner_product(self._x, centred, samples.single) / self._n
+        self._columns = np.flatnonzero(self._bad.any(axis=0))
+
+    def fill(self, weights: NDArray[np.float64]) -> None:
+        """Put what `weights` (n_rows, n_cols) predict in the place of saturated samples."""
+        if not self._columns.size:
+            return
+        y, bad = self._y[:, self._columns], self._bad[:, self._columns]
+        predicted = self._x @ weights[:, self._columns].astype(np.float32)
+        y = np.where(bad, _offset(y, predicted, bad), y)
+        filled = inner_product(self._x, y - y.mean(axis=0), self._single)
+        self.values[:, self._columns] = filled / self._n
 
 
 def _offset(y: NDArray[Any], predicted: NDArray[Any], bad: NDArray[np.bool_]) -> NDArray[Any]:

@@ -8,6 +8,7 @@ from finetune.bench import Bench
 from finetune.evidence.layer import Work
 from finetune.evidence.sensitivity import check_weights
 from finetune.strategies.base import LayerStep, register
+from rramsim.blackbox.protocol import LayerInfo
 from rramsim.checks import InputError
 
 __all__ = ["Adapter"]
@@ -30,18 +31,31 @@ class Adapter(LayerStep):
         At most min(n_rows, n_cols); 0 keeps none.
     ridge : float
         lambda over the mean diagonal of X'X.
+    most : float
+        The rank is lowered until numbers and multiply-accumulates stay below this share of the layer's own,
+        ``rank (n_rows + n_cols) < most n_rows n_cols``: a depthwise layer gets none.
     weights : {"variance", "distillation"}
         What columns count, see `Work.column_weights`.
     """
 
     name = "adapter"
 
-    def __init__(self, *, rank: int = 2, ridge: float = 1e-2, weights: str = "variance") -> None:
+    def __init__(
+        self, *, rank: int = 2, ridge: float = 1e-2, most: float = 1.0, weights: str = "variance"
+    ) -> None:
         if rank < 0:
             raise InputError(f"adapter: rank must be >= 0, got {rank}")
+        if not most > 0:
+            raise InputError(f"adapter: most must be > 0, got {most:g}")
         self.rank = rank
+        self.most = most
         self.ridge = ridge
         self.weights = check_weights(self.name, weights)
+
+    def _rank(self, info: LayerInfo) -> int:
+        n_rows, n_cols = info.n_rows, info.n_cols
+        affordable = int(np.ceil(self.most * n_rows * n_cols / (n_rows + n_cols))) - 1
+        return min(self.rank, n_rows, n_cols, affordable)
 
     def plan_layer(self, bench: Bench, layer: str, n_vectors: int) -> dict[str, float]:
         """No read of its own; second moments and a singular value decomposition at the host."""
@@ -53,10 +67,11 @@ class Adapter(LayerStep):
     def tune_layer(self, work: Work) -> None:
         """Fit on the residual after gain and offset."""
         host = work.host
-        rank = min(self.rank, work.info.n_rows, work.info.n_cols)
-        if rank == 0:
-            return
         host.down = host.up = None
+        rank = self._rank(work.info)
+        if rank == 0:
+            work.record(self.name, rank=0, unexplained=1.0)
+            return
         picks = work.sample(MAX_VECTORS)
         codes = work.full_reading()[0][picks]
         residual = work.target[picks] - work.finish(work.codes[picks], codes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from finetune.evidence.layer import Work
 from finetune.strategies.base import LayerStep, register
@@ -10,6 +11,8 @@ from rramsim.checks import InputError
 
 __all__ = ["Affine", "BatchNorm"]
 
+FEW_SAMPLES = 8  # with fewer a column keeps its gain
+OFFSET_PRIOR = 4.0  # samples that the nominal offset counts as, where there are few
 FIT_VECTORS = 32_768  # vectors a fit looks at; all are read anyway for the next layer
 
 
@@ -18,7 +21,9 @@ class Affine(LayerStep):
     """Gain and offset of each column by ridge regression of the teacher's outputs on the chip's.
 
     ``min |z - a y - b|**2 + n ridge var(y) (a - 1)**2`` over the samples whose conversion did not
-    saturate, in closed form. A dead column (constant output) gets a = 0 and the teacher's mean.
+    saturate, in closed form. A dead column (constant output) gets a = 0 and the teacher's mean. A column
+    with fewer than 8 samples, as a dense layer has with fewer than 8 images, keeps its gain, and its offset
+    moves by n / (n + 4) of what the samples' mean says.
 
     Parameters
     ----------
@@ -65,6 +70,7 @@ class Affine(LayerStep):
             slope_y, slope_z = (dy * ds).mean(axis=0) / power, (dz * ds).mean(axis=0) / power
             dy, dz = dy - ds * slope_y, dz - ds * slope_z
             var_y, cov = np.square(dy).mean(axis=0), (dy * dz).mean(axis=0)
+        gain, offset, common = host.gain, host.offset, host.common
         alive = var_y > np.square(host.unit) * 1e-6
         pull = self.ridge * var_y
         host.gain = np.where(alive, (cov + pull) / np.where(alive, var_y + pull, 1.0), 0.0)
@@ -75,6 +81,12 @@ class Affine(LayerStep):
             host.common = (
                 host.common + np.where(alive, rest / np.where(alive, host.gain, 1.0), 0.0) / host.x_step
             )
+        few = n < FEW_SAMPLES
+        if few.any():  # they say less of a gain than is known beforehand, and something of an offset
+            host.gain = np.where(few, gain, host.gain)
+            host.offset = np.where(few, _few_offset(n, mean_z - gain * mean_y, offset), host.offset)
+            if host.common is not None:
+                host.common = np.where(few, common, host.common)
         residual = np.square(dz - host.gain * dy).sum(axis=0)
         spread = np.square(dz).sum(axis=0)
         work.record(
@@ -84,13 +96,21 @@ class Affine(LayerStep):
         )
 
 
+def _few_offset(
+    n: NDArray[np.int64] | int, found: NDArray[np.float64], nominal: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Offset from few samples, drawn to its nominal value."""
+    return nominal + (found - nominal) * (n / (n + OFFSET_PRIOR))
+
+
 @register("batch_norm")
 class BatchNorm(LayerStep):
     """Re-calibration of batch norm: mean and variance of each channel as the teacher has them.
 
     ``a = std(z) / std(y)``, ``b = mean(z) - a mean(y)``. Re-estimating the running statistics of a batch norm
     behind the layer is the same function; here it also works where batch norm was folded. The network's
-    last layer has no batch norm and is left alone.
+    last layer has no batch norm and is left alone. Layers with fewer than 8 vectors keep their gains, as with
+    `lsq.affine`.
     """
 
     name = "batch_norm"
@@ -102,6 +122,11 @@ class BatchNorm(LayerStep):
         codes, _ = work.full_reading()
         host = work.host
         y = work.nominal(work.codes, codes)
+        if len(y) < FEW_SAMPLES:
+            found = work.target.mean(axis=0, dtype=np.float64) - host.gain * y.mean(axis=0)
+            host.offset = _few_offset(len(y), found, host.offset)
+            work.record(self.name, gain_spread=float(host.gain.std()))
+            return
         std_y, std_z = y.std(axis=0), work.target.std(axis=0, dtype=np.float64)
         alive = std_y > 1e-3 * host.unit
         host.gain = np.where(alive, std_z / np.where(alive, std_y, 1.0), 0.0)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import ast
 import inspect
 import itertools
+import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from finetune.bench import Bench
 from finetune.evidence.layer import Knowledge, Work
+from finetune.evidence.samples import sample_count
 from finetune.meter import BudgetSpent
 from finetune.strategies.base import COMPONENTS, LayerStep, Strategy, first_writes
 from rramsim.blackbox.protocol import ChipProtocol
@@ -21,6 +24,7 @@ from rramsim.network import windows
 
 __all__ = ["SCHEMES", "Composition", "LayerPass", "parse_strategy"]
 
+CELL_BYTES = 110.0  # of belief, choice and copies, for each cell of the layer being tuned
 SCHEMES: dict[str, str] = {}  # named strategies: name to text
 
 
@@ -42,13 +46,13 @@ class LayerPass(Strategy):
             step.check_chip(chip)
 
     def plan(self, bench: Bench) -> dict[str, float]:
-        """Sum over layers and steps, and one full read of every layer."""
-        total = {"vectors": 0.0, "cell_writes": 0.0}
+        """Sum over layers and steps, and one full read of every layer; memory of the largest layer."""
+        total = {"vectors": 0.0, "cell_writes": 0.0, "bytes": 0.0}
         for node in bench.network.mapped:
             if "shares" in bench.network.node(node).attributes:
                 continue
             uses = bench.network.uses(node)
-            shapes = [bench.teacher_values(use).shape for use in uses]
+            shapes = [bench.teacher_shape(use) for use in uses]
             n_vectors = sum(
                 shape[0] * windows.vectors_per_example(bench.network.node(use), shape)
                 for use, shape in zip(uses, shapes, strict=True)
@@ -56,6 +60,7 @@ class LayerPass(Strategy):
             if len(uses) > 1:  # inputs of the later ones are recorded through the layer itself
                 total["vectors"] += 2 * n_vectors * len(bench.deployment.layers_of(node))
             for layer in bench.deployment.layers_of(node):
+                total["bytes"] = max(total["bytes"], _layer_bytes(bench, layer, n_vectors))
                 plans = [step.plan_layer(bench, layer, n_vectors) for step in self.steps]
                 writes = [plan.get("cell_writes", 0.0) > 0.0 for plan in plans]
                 # outputs are read in full once, and again where cells are written after a digital step
@@ -94,14 +99,16 @@ class LayerPass(Strategy):
                 for step in self.steps:
                     step.tune_layer(work)
                 readings.append(work.full_reading()[0])
+                work.samples = None  # they know their work: a circle that would outlive the layer
         except BudgetSpent:
             self._write_rest(bench)
             raise
         if len(uses) == 1:
             self._trace.answer(node, readings)
-            self._done[node] = readings
+            self._done[node] = [_narrow(codes) for codes in readings]
         else:
             self._trace.forget_after(node)
+        self._trace.forget_before(node)
         self._next += 1
         bench.checkpoint(node)
         return self._next == len(nodes)
@@ -133,13 +140,32 @@ class LayerPass(Strategy):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Answer for finished nodes with what was read, so that no layer is read again."""
         assert self._trace is not None
-        self._done = {node: list(readings) for node, readings in state["done"].items()}
+        done = state["done"].items()
+        self._done = {node: [_narrow(codes) for codes in readings] for node, readings in done}
         for node, readings in self._done.items():
-            self._trace.answer(node, readings)
+            self._trace.answer(node, [codes.astype(np.int32) for codes in readings])
+            self._trace.forget_before(node)
         self._next = int(state["next"])
         self._knowledge = Knowledge.from_state(state["knowledge"])
         for step, entry in zip(self.steps, state["steps"], strict=True):
             step.load_state_dict(entry)
+
+
+def _layer_bytes(bench: Bench, layer: str, n_vectors: int) -> float:
+    """What the host holds while it tunes one layer: all its vectors, answers and targets, samples, cells."""
+    info, host = bench.deployment.chip.layers[layer], bench.deployment.layers[layer]
+    rows, cols, tiles = info.n_rows, info.n_cols, len(info.row_tiles)
+    n_samples = sample_count(rows, n_vectors)
+    vectors = n_vectors * (2.0 * rows + 20.0 * cols)  # codes; answers, targets, saturation, activations
+    samples = n_samples * (8.0 * rows + cols * (13.0 * tiles + 12.0))
+    cells = info.n_cells * CELL_BYTES + 8.0 * rows * rows * 3
+    return vectors + samples + cells + 4.0 * math.prod(bench.teacher_shape(host.node))
+
+
+def _narrow(codes: NDArray[np.integer]) -> NDArray[np.integer]:
+    """Integers in two bytes each where they fit."""
+    least, most = codes.min(initial=0), codes.max(initial=0)
+    return codes.astype(np.int16) if least >= -(2**15) and most < 2**15 else codes
 
 
 class Composition(Strategy):
@@ -175,11 +201,12 @@ class Composition(Strategy):
             stage.check_chip(chip)
 
     def plan(self, bench: Bench) -> dict[str, float]:
-        """Sum over stages."""
+        """Sum over stages; memory of the hungriest."""
         total: dict[str, float] = {"vectors": 0.0, "cell_writes": 0.0}
         for stage in self.stages:
             for key, value in stage.plan(bench).items():
-                total[key] = total.get(key, 0.0) + value
+                before = total.get(key, 0.0)
+                total[key] = max(before, value) if key == "bytes" else before + value
         return total
 
     def start(self, bench: Bench) -> None:

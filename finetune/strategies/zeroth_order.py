@@ -35,7 +35,7 @@ N_FOLDS = 4  # groups of images for the held-out choice of the damping
 
 def positions(bench: Bench, node: str) -> int:
     """Vectors one image sends to a mapped node (over all its groups)."""
-    per_image = windows.vectors_per_example(bench.network.node(node), bench.teacher_values(node).shape)
+    per_image = windows.vectors_per_example(bench.network.node(node), bench.teacher_shape(node))
     return per_image * len(bench.deployment.layers_of(node))
 
 
@@ -69,7 +69,9 @@ class ZerothOrder(Strategy):
     method : str
         "gauss_newton" (differences of all logits, coordinate by coordinate, damping chosen on
         held-out images), or a scalar one: "spsa", "variance_reduced", "line", "coordinate",
-        "evolution".
+        "evolution". Where no damping would lower the loss of held-out images, gauss_newton moves nothing; the
+        history tells the share of the loss that the step is predicted to remove from them (`promised`) and
+        whether it moved (`pays`).
     steps : int
         Rounds.
     parameters : str
@@ -258,6 +260,7 @@ class ZerothOrder(Strategy):
             parameters.write(before)
             optimizer.tell_outputs(np.stack(outputs), target, groups=groups)
             touched = parameters.touched(before, optimizer.x)
+            bench.record("", "zo", loss=loss, promised=optimizer.promised, pays=float(bool(touched)))
             if not touched:
                 return
             for _ in range(N_HALVINGS):  # far from the solution the model promises too much

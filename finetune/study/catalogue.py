@@ -14,7 +14,7 @@ from finetune.study.report import console
 from rramsim.checks import InputError
 from rramsim.parallel import cores
 
-__all__ = ["config", "info", "presets"]
+__all__ = ["config", "info", "numbers_of", "presets"]
 
 
 @click.command()
@@ -284,8 +284,8 @@ def _describe_network(name: str, shape: str | None, tile: str, as_json: bool, cs
     from rramsim.chip.layout import MappingConfig, TileLayout
     from rramsim.host.summary import summarise
 
-    network = load_network(name, None if shape is None else _numbers(shape, "--shape", "3,224,224"))
-    lines = _numbers(tile, "--tile", "128,128")
+    network = load_network(name, None if shape is None else numbers_of(shape, "--shape", "3,224,224"))
+    lines = numbers_of(tile, "--tile", "128,128")
     if len(lines) != 2:
         raise InputError(f"--tile must be two numbers such as 128,128, got {tile!r}")
     mapping = MappingConfig(tile_rows=lines[0], tile_cols=lines[1])
@@ -323,7 +323,8 @@ def _describe_network(name: str, shape: str | None, tile: str, as_json: bool, cs
     )
 
 
-def _numbers(text: str, option: str, example: str) -> tuple[int, ...]:
+def numbers_of(text: str, option: str, example: str) -> tuple[int, ...]:
+    """Positive whole numbers with commas between, as an option gives them."""
     try:
         numbers = tuple(int(part) for part in text.split(","))
     except ValueError:

@@ -15,6 +15,7 @@ from finetune.study.catalogue import config, info, presets
 from finetune.study.commands import (
     archive_group,
     chip_ids,
+    continue_command,
     default_out,
     run_options,
     shard_of,
@@ -22,6 +23,7 @@ from finetune.study.commands import (
     sweep,
     watch,
 )
+from finetune.study.cost import cost, print_bill
 from finetune.study.devices import fit_device
 from finetune.study.output import echo_rows, plain_rows, row_options, with_ending, written
 from finetune.study.report import print_comparison, print_notes, print_notices, print_plan, print_table
@@ -73,6 +75,7 @@ def main() -> None:
     """Neural networks on simulated multi-level RRAM chips, fine-tuned as black boxes."""
 
 
+main.add_command(cost)
 main.add_command(sweep)
 main.add_command(watch)
 main.add_command(archive_group)
@@ -81,6 +84,9 @@ main.add_command(archive_group)
 @main.command()
 @click.argument("experiment", metavar="[CONFIG]", required=False, type=click.Path(path_type=Path))
 @run_options
+@click.option(
+    "--save-chips", type=click.Path(), help="Folder for the states of tuned chips, for `rramsim continue`."
+)
 def run(
     experiment: Path | None, seed: int | None, chips: str | None, out: Path | None, workers: int | None,
     **options: Any,
@@ -92,7 +98,7 @@ def run(
     from finetune.study.sweep import Case
 
     settings = default_experiment() if experiment is None else load_experiment(experiment)
-    settings = settings.replaced(seed=seed, chips=chip_ids(chips))
+    settings = settings.replaced(seed=seed, chips=chip_ids(chips), save_chips=options["save_chips"])
     shard, as_json = shard_of(options["shard"]), options["as_json"]
     n_workers = cores() if workers is None else workers
     case = Case("", settings, {})
@@ -116,6 +122,7 @@ def run(
     _show(archive, None if options["no_figures"] else out.with_suffix(""), as_json=as_json)
     if options["csv"] is not None:
         click.echo(f"written: {archive.export(with_ending(options['csv'], '.csv'))}", err=as_json)
+    _note_missing_states(settings)
     _note_overlap(settings.cells)
     click.echo(f"archive: {out}", err=as_json)
 
@@ -126,14 +133,18 @@ def run(
     "--out", type=click.Path(path_type=Path), help="Folder of the figures [default: beside the archive]."
 )
 @click.option("--no-figures", is_flag=True, help="Draw nothing.")
+@click.option("--html", type=click.Path(path_type=Path), help="Write one page that holds everything.")
 @row_options
-def report(archive: Path, out: Path | None, no_figures: bool, as_json: bool, csv: Path | None) -> None:
+def report(
+    archive: Path, out: Path | None, no_figures: bool, html: Path | None, as_json: bool, csv: Path | None
+) -> None:
     """Table and figures of an archive, of a study, or of a folder of archives."""
     from finetune.study.archive import open_study
 
     study = open_study(archive)
     default = archive / "figures" if archive.is_dir() else archive.with_suffix("")
-    folder = None if no_figures else default if out is None else out
+    wanted = not no_figures and (html is None or out is not None)  # the page holds the figures
+    folder = (default if out is None else out) if wanted else None
     single = len(study) == 1 and not study.axes
     if single:
         _show(next(iter(study.values())), folder, as_json=as_json)
@@ -142,6 +153,10 @@ def report(archive: Path, out: Path | None, no_figures: bool, as_json: bool, csv
     if csv is not None:
         table = next(iter(study.values())) if single else study
         click.echo(f"written: {table.export(with_ending(csv, '.csv'))}", err=as_json)
+    if html is not None:
+        from finetune.study.html_report import write_page
+
+        click.echo(f"written: {write_page(study, html)}", err=as_json)
 
 
 @main.command()
@@ -174,9 +189,28 @@ main.add_command(fit_device)
 main.add_command(presets)
 main.add_command(info)
 main.add_command(config)
+main.add_command(continue_command)
 
 
 # -- parts ----------------------------------------------------------------------------------------
+
+
+def _note_missing_states(settings: Any) -> None:
+    """Trials that were in the archive already have left no states."""
+    from finetune.study.snapshots import snapshot_path
+
+    folder = settings.experiment.save_chips
+    if folder is None:
+        return
+    wanted = [(chip, method) for chip in settings.experiment.chip_ids for method in settings.methods]
+    missing = [pair for pair in wanted if not snapshot_path(folder, *pair).is_file()]
+    click.echo(f"states of {len(wanted) - len(missing)} chips and methods: {folder}/", err=True)
+    if missing:
+        click.echo(
+            f"note: {len(missing)} states are missing: their trials were in the archive before, or ran "
+            "elsewhere; --fresh runs them again",
+            err=True,
+        )
 
 
 def _note_overlap(cells: Any) -> None:
@@ -198,6 +232,7 @@ def _show(archive: Any, folder: Path | None, *, as_json: bool) -> None:
         click.echo(json.dumps(plain_rows(archive.columns())))
     else:
         print_table(archive)
+        print_bill(archive)
     print_notices({"": archive})
     if folder is not None:
         from finetune.study.plot import draw_figures

@@ -71,6 +71,10 @@ class ExperimentTable:
         0, "1", "test images at checkpoints within a tuning; 0: no checkpoints", "[0, inf)"
     )
 
+    save_chips: str | None = setting(
+        None, "", "folder for the states of tuned chips, which `rramsim continue` takes", default_text="none"
+    )
+
     mean: float | tuple[float, ...] | None = setting(
         None, "1", "subtracted from scaled pixels, one number or one per channel", "(-inf, inf)",
         default_text="the data set's own",
@@ -242,7 +246,7 @@ class ExperimentConfig(ChipConfig, _Head):
         Files count by the text that names them, wherever the command is called: their content is in the
         numbers (presets) or in the archive's `fingerprint` (network and data set).
         """
-        bare = dataclasses.replace(self.experiment, name="any", chips=1, folder=None)
+        bare = dataclasses.replace(self.experiment, name="any", chips=1, folder=None, save_chips=None)
         table = to_table(dataclasses.replace(self, experiment=bare))
         for part in table.values():
             if isinstance(part, dict) and is_file_name(str(part.get("preset", ""))):
@@ -254,10 +258,16 @@ class ExperimentConfig(ChipConfig, _Head):
         return to_toml(self)
 
     def replaced(
-        self, *, seed: int | None = None, chips: int | tuple[int, ...] | None = None
+        self,
+        *,
+        seed: int | None = None,
+        chips: int | tuple[int, ...] | None = None,
+        save_chips: str | None = None,
     ) -> ExperimentConfig:
-        """The same experiment with another seed or other chips."""
+        """The same experiment with another seed, other chips, or a folder for their states."""
         given: dict[str, Any] = {} if seed is None else {"seed": seed}
+        if save_chips is not None:
+            given["save_chips"] = save_chips
         if chips is not None:
             given["chips"] = chips
         return dataclasses.replace(self, experiment=dataclasses.replace(self.experiment, **given))

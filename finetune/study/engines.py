@@ -18,7 +18,7 @@ from finetune.study.config import ExperimentConfig
 from finetune.study.machine import versions
 from finetune.study.materials import Materials, Store
 from finetune.study.methods import run_methods
-from rramsim.checks import InputError, VerifyWarning
+from rramsim.checks import CalibrationWarning, InputError, VerifyWarning
 from rramsim.parallel import Workers, one_thread, tell
 
 __all__ = ["DaskEngine", "Engine", "process_engine", "scheduler_engine"]
@@ -56,7 +56,8 @@ def work_methods(
             tell((config.digest, *message))
 
     with _one_at_a_time, _limits(), warnings.catch_warnings():
-        warnings.simplefilter("ignore", VerifyWarning)  # the archive's table says it, once for all chips
+        for kind in (VerifyWarning, CalibrationWarning):  # said once for all chips by the process that writes
+            warnings.simplefilter("ignore", kind)
         held = _store.get(config) if materials is None else materials.of(config)
         return run_methods(held, teacher_outputs, chip_id, methods, notify), _platform()
 

@@ -11,6 +11,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from finetune.calibration import check_calibration, check_classes
 from finetune.study.config import ExperimentConfig
 from finetune.study.paths import locate
 from rramsim.blackbox.averaging import AveragedReads
@@ -103,6 +104,11 @@ class Materials:
     def of(self, config: ExperimentConfig) -> Materials:
         """The same network and images for an experiment with the same `materials_key`."""
         return replace(self, config=config)
+
+    def warn_of_calibration(self) -> None:
+        """Warn of calibration images that leave something undetermined; see `finetune.calibration`."""
+        check_calibration(self.calibration)
+        check_classes(self.network.run(self.calibration))
 
     def warn_of_teacher(self, outputs: NDArray[np.float32]) -> None:
         """Warn where the digital network does not do on these images what its training promised.

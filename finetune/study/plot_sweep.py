@@ -7,11 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from finetune.study.archive import Study
+from finetune.study.archive import Study, split_stage
+from finetune.study.config import ExperimentConfig
+from finetune.study.plot_style import MARKERS, axes, colors, styled, wrapped
 from finetune.study.statistics import spread
-from rramsim.checks import InputError
+from rramsim.checks import InputError, nearest_name
+from rramsim.config import describe
 
-__all__ = ["axis_figure", "draw_study", "heat_map"]
+__all__ = ["axis_figure", "draw_study", "heat_map", "over_axis", "study_figures", "study_map"]
+
+DASHES = ("-", "--", "-.", ":")  # of a method's ages
 
 PERCENT = 100.0
 
@@ -27,87 +32,190 @@ def draw_study(study: Study, folder: str | Path) -> list[Path]:
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        axes = [axis for axis in study.axes if len(_values(study, axis)) > 1]
         paths = []
-        for axis in axes:
-            paths.append(folder / f"accuracy_{axis}.png")
-            axis_figure(study, axis, paths[-1])
-        for first, second in [(a, b) for k, a in enumerate(axes) for b in axes[k + 1 :]]:
-            paths.append(folder / f"map_{first}_{second}.png")
-            heat_map(study, first, second, paths[-1])
+        for axis, second in _pairs(study):
+            name = f"map_{axis}_{second}.png" if second else f"accuracy_{axis}.png"
+            paths.append(folder / name)
+            if second:
+                heat_map(study, axis, second, paths[-1])
+            else:
+                axis_figure(study, axis, paths[-1])
     except OSError as error:
         raise InputError(f"{folder}: cannot be written ({error.strerror or error})") from None
     return paths
 
 
-def axis_figure(study: Study, axis: str, path: str | Path | None = None) -> Any:
-    """Accuracy of every stage against one axis, with the 95 % interval of the mean over chips as a band.
+def _pairs(study: Study) -> list[tuple[str, str]]:
+    """Axes with several values, then pairs of them."""
+    swept = [axis for axis in study.axes if len(_values(study, axis)) > 1]
+    pairs = [(a, b) for k, a in enumerate(swept) for b in swept[k + 1 :]]
+    return [*((axis, "") for axis in swept), *pairs]
 
-    Conditions that share a value of the axis are averaged chip by chip.
+
+def study_figures(study: Study) -> list[tuple[str, Any]]:
+    """Caption and figure of every swept axis, and of every pair of them."""
+    found = []
+    for axis, second in _pairs(study):
+        if second:
+            stage = _stages(study)[-1]
+            caption = f"Mean accuracy of {stage} over {axis} and {second}."
+            found.append((caption, heat_map(study, axis, second)))
+        else:
+            found.append((f"Accuracy against {axis}.", axis_figure(study, axis)))
+    return found
+
+
+@styled
+def over_axis(study: Study, axis: str, ax: Any = None) -> Any:
+    """Accuracy of every stage against one swept axis; bands are 95 % intervals of the mean over chips.
+
+    Parameters
+    ----------
+    study : Study
+        Of a sweep.
+    axis : str
+        What was swept, one of `study.axes`. Conditions that share a value of it are averaged chip by chip.
+    ax : matplotlib Axes, optional
+        Where to draw; a new figure without it.
+
+    Returns
+    -------
+    matplotlib Axes
+
+    Raises
+    ------
+    InputError
+        If the axis is unknown.
+
+    Examples
+    --------
+    >>> from finetune.study.archive import open_study
+    >>> from rramsim import plot
+    >>> plot.over_axis(open_study("results/ir_drop.h5"), "r_word")  # doctest: +SKIP
     """
-    from matplotlib.figure import Figure
-
     values, stages = _values(study, axis), _stages(study)
     numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
     x = np.array(values, dtype=float) if numeric else np.arange(len(values), dtype=float)
-    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
-    plot = figure.add_subplot()
-    for stage in stages:
+    ax = axes(ax, height=3.1)
+    methods = list(dict.fromkeys(split_stage(stage)[0] for stage in stages))
+    palette, seen = colors(methods), dict.fromkeys(methods, 0)
+    for order, stage in enumerate(stages):
+        method = split_stage(stage)[0]
+        dashes = DASHES[seen[method] % len(DASHES)]
+        seen[method] += 1
         found = [_accuracies(study, stage, {axis: value}) for value in values]
         known = [k for k, numbers in enumerate(found) if numbers]
         over = [spread(PERCENT * np.array(found[k])) for k in known]
-        line = plot.plot(x[known], [s.mean for s in over], "o-", markersize=4, linewidth=1.2, label=stage)[0]
-        plot.fill_between(
-            x[known],
-            [s.low for s in over],
-            [s.high for s in over],
-            alpha=0.2,
-            color=line.get_color(),
-            linewidth=0,
-        )
+        marker = MARKERS[methods.index(method) % len(MARKERS)]
+        mean, low, high = (np.array([getattr(s, name) for s in over]) for name in ("mean", "low", "high"))
+        look = {"marker": marker, "color": palette[method], "label": wrapped(stage, 30)}
+        if numeric:
+            ax.plot(x[known], mean, linestyle=dashes, **look)
+            ax.fill_between(x[known], low, high, alpha=0.2, color=palette[method], linewidth=0)
+        else:  # names have no order that a line could follow
+            place = x[known] + 0.5 * ((order + 0.5) / len(stages) - 0.5)
+            bars = np.nan_to_num(np.stack([mean - low, high - mean]))
+            ax.errorbar(place, mean, bars, linestyle="", elinewidth=0.8, **look)
     if numeric and min(x) > 0 and max(x) / min(x) > 30:
-        plot.set_xscale("log")
+        ax.set_xscale("log")
+    elif numeric and len(x) <= 7:
+        ax.set_xticks(x, [f"{value:g}" for value in x])
     if not numeric:
-        plot.set_xticks(x, [str(value)[:24] for value in values], rotation=20, ha="right", fontsize=8)
-    plot.set_xlabel(axis)
-    plot.set_ylabel("accuracy (%)")
-    plot.grid(linewidth=0.4)
-    plot.legend(fontsize=7.5)
-    return _saved(figure, path)
+        ax.set_xticks(x, [_short(value) for value in values], rotation=25, ha="right")
+    ax.set_xlabel(labelled(axis))
+    ax.set_ylabel("accuracy (%), mean over chips")
+    handles, labels = ax.get_legend_handles_labels()
+    columns = 1 if max(map(len, labels)) > 20 else 2
+    ax.figure.legend(handles, labels, loc="outside lower center", ncols=columns)
+    return ax
 
 
-def heat_map(study: Study, first: str, second: str, path: str | Path | None = None) -> Any:
-    """Mean accuracy of the last stage over two axes."""
-    from matplotlib.figure import Figure
+@styled
+def study_map(study: Study, first: str, second: str, stage: str = "", ax: Any = None) -> Any:
+    """Mean accuracy of a stage over two swept axes, as a heat map.
 
-    rows, columns, stage = _values(study, second), _values(study, first), _stages(study)[-1]
+    Parameters
+    ----------
+    study : Study
+        Of a sweep.
+    first, second : str
+        Axes along x and y.
+    stage : str
+        Default: the last stage.
+    ax : matplotlib Axes, optional
+        Where to draw; a new figure without it.
+
+    Returns
+    -------
+    matplotlib Axes
+
+    Raises
+    ------
+    InputError
+        If an axis or the stage is unknown.
+
+    Examples
+    --------
+    >>> from finetune.study.archive import open_study
+    >>> from rramsim import plot
+    >>> plot.study_map(open_study("results/lifetime.h5"), "v_read", "cycles_before")  # doctest: +SKIP
+    """
+    rows, columns, stages = _values(study, second), _values(study, first), _stages(study)
+    stage = stage or stages[-1]
+    if stage not in stages:
+        raise InputError(f"{study.path}: no stage {stage!r}; {nearest_name(stage, stages)}")
     means = np.full((len(rows), len(columns)), np.nan)
     for i, row in enumerate(rows):
         for j, column in enumerate(columns):
             numbers = _accuracies(study, stage, {first: column, second: row})
             if numbers:
                 means[i, j] = PERCENT * float(np.mean(numbers))
-    figure = Figure(figsize=(6.0, 4.6), layout="constrained")
-    plot = figure.add_subplot()
-    image = plot.imshow(means, origin="lower", aspect="auto", cmap="viridis")
+    ax = axes(ax, height=2.8)
+    image = ax.imshow(means, origin="lower", aspect="auto", cmap="viridis")
+    middle = 0.5 * (np.nanmin(means) + np.nanmax(means)) if np.isfinite(means).any() else 0.0
     for (i, j), value in np.ndenumerate(means):
-        if np.isfinite(value) and means.size <= 144:
-            light = value < np.nanmean(means)
-            plot.text(j, i, f"{value:.1f}", ha="center", va="center", fontsize=7, color="w" if light else "k")
-    plot.set_xticks(range(len(columns)), [str(value)[:16] for value in columns], fontsize=8)
-    plot.set_yticks(range(len(rows)), [str(value)[:16] for value in rows], fontsize=8)
-    plot.set_xlabel(first)
-    plot.set_ylabel(second)
-    plot.set_title(f"{stage}: mean accuracy (%)", fontsize=10)
-    figure.colorbar(image, ax=plot)
-    return _saved(figure, path)
+        if np.isfinite(value) and means.size <= 100:
+            ax.text(j, i, f"{value:.1f}", ha="center", va="center", fontsize=6.5,
+                    color="white" if value < middle else "black")  # fmt: skip
+    ax.set_xticks(range(len(columns)), [_short(value) for value in columns])
+    ax.set_yticks(range(len(rows)), [_short(value) for value in rows])
+    ax.set(xlabel=labelled(first), ylabel=labelled(second), title=wrapped(stage, 40))
+    ax.figure.colorbar(image, ax=ax, label="mean accuracy (%)")
+    return ax
+
+
+def _short(value: Any) -> str:
+    """The end of a path or of a list, which tells it from the others."""
+    text = str(value).rsplit("/", 1)[-1].removesuffix(".h5").removesuffix(".onnx")
+    return text if len(text) <= 24 else f"...{text[-21:]}"
+
+
+def labelled(axis: str) -> str:
+    """The name of a swept setting with its unit, where the settings know one by that name alone."""
+    units = {
+        row.unit for row in describe(ExperimentConfig) if row.key == axis or row.key.endswith(f".{axis}")
+    }
+    unit = next(iter(units)) if len(units) == 1 else ""
+    return f"{axis} ({unit})" if unit not in ("", "1") else axis
+
+
+def axis_figure(study: Study, axis: str, path: str | Path | None = None) -> Any:
+    """`over_axis` as a figure, saved where `path` is given."""
+    return _saved(over_axis(study, axis).figure, path)
+
+
+def heat_map(study: Study, first: str, second: str, path: str | Path | None = None) -> Any:
+    """`study_map` as a figure, saved where `path` is given."""
+    return _saved(study_map(study, first, second).figure, path)
 
 
 def _values(study: Study, axis: str) -> list[Any]:
     if axis not in study.axes:
         raise InputError(f"{study.path}: no axis {axis!r}; swept were {', '.join(study.axes) or 'none'}")
     found = {str(values[axis]): values[axis] for values in study.coordinates.values() if axis in values}
-    return list(found.values())
+    values = list(found.values())
+    numeric = all(isinstance(value, int | float) for value in values)
+    return sorted(values) if numeric else values
 
 
 def _stages(study: Study) -> list[str]:
@@ -128,5 +236,5 @@ def _accuracies(study: Study, stage: str, where: dict[str, Any]) -> list[float]:
 
 def _saved(figure: Any, path: str | Path | None) -> Any:
     if path is not None:
-        figure.savefig(path, dpi=150)
+        figure.savefig(path)
     return figure

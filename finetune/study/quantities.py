@@ -59,6 +59,19 @@ QUANTITIES: dict[str, Quantity] = {
     "trial/overhead": _real("extra digital numbers over the number of weights", "1", "stage"),
     "trial/finished": Quantity("uint8", ("trial", "stage"), "1", "0 where the budget ended the tuning"),
     **{f"ledger/{entry.name}": _ledger(entry) for entry in LEDGER_QUANTITIES.values() if entry.cost},
+    **{
+        f"bill/{part}": _real(f"energy of one input vector in {text}", "J", "stage", "layer")
+        for part, text in {
+            "cells": "cells, from the solved circuit",
+            "wires": "line segments, from the solved circuit",
+            "drivers": "drivers and sense resistors, and charges of word lines",
+            "dac": "DACs",
+            "adc": "ADCs",
+            "digital": "the digital side path",
+        }.items()
+    },
+    "bill/seconds": _real("array time of one input vector", "s", "stage", "layer"),
+    "bill/vectors": _real("input vectors that one image sends", "1", "stage", "layer"),
     "cells/histogram": Quantity(
         "int64",
         ("trial", "layer", "level", "bin"),

@@ -167,6 +167,12 @@ class Archive(Mapping[str, NDArray[Any]]):
                 values = self[f"ledger/{name}"]
                 found[name] = values.max(axis=2) if entry.largest else values.sum(axis=2)
         found["writes_per_cell"] = found["cell_writes"] / self["layers/n_cells"].sum()
+        if np.isfinite(self["bill/vectors"]).any():  # since version 0.2; NaN where unknown
+            parts = [name for name in self if name.startswith("bill/") and self.unit(name) == "J"]
+            joules = np.sum([self[name] for name in parts], axis=0)
+            found["read_joules"] = (joules * self["ledger/vectors"]).sum(axis=2)
+            found["image_joules"] = (joules * self["bill/vectors"]).sum(axis=2)
+            found["image_seconds"] = (self["bill/seconds"] * self["bill/vectors"]).sum(axis=2)
         for name in ("weight_share", "mac_share"):  # of the network, on the chip; since version 0.2
             if name in self.attributes:
                 found[name] = np.broadcast_to(np.float64(self.attributes[name]), shape)

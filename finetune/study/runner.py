@@ -325,6 +325,8 @@ def _prepare(
             new.append(entry)
             described[plan.group] = _described(plan, order)
         store.get(plan.case.config).warn_of_teacher(plan.outputs)
+    for materials in {plan.fingerprint: store.get(plan.case.config) for plan in plans}.values():
+        materials.warn_of_calibration()
     made = versions()
     attributes = {} if previous is not None else {
         "name": name,

@@ -50,8 +50,8 @@ got 4 others; declare PROBE for vectors of your own
     def __init__(self, chip: ChipProtocol, tier: Tier) -> None:
         super().__init__(chip)
         self.tier = Tier(tier)
-        self._known: dict[str, set[int]] = {name: set() for name in chip.layers}
-        self._answered: dict[str, set[int]] = {name: set() for name in chip.layers}
+        self._known = {name: _Prints() for name in chip.layers}
+        self._answered = {name: _Prints() for name in chip.layers}
         rng = np.random.default_rng(0x5EED)
         self._odd = {name: _odd_numbers(rng, info.n_rows) for name, info in chip.layers.items()}
         self._odd_answers = {name: _odd_numbers(rng, info.n_cols) for name, info in chip.layers.items()}
@@ -64,15 +64,15 @@ got 4 others; declare PROBE for vectors of your own
             return super().mvm(layer, codes, per_tile)
         codes = np.asarray(codes)
         prints = self._vectors(layer, codes)
-        unknown = set(prints.tolist()) - self._known[layer]
-        if unknown:
+        unknown = self._known[layer].missing(prints)
+        if unknown.size:
             raise TierError(
                 f"tier LAYERS may send layer {layer!r} only vectors recorded from images, got "
-                f"{len(unknown)} others; declare PROBE for vectors of your own"
+                f"{unknown.size} others; declare PROBE for vectors of your own"
             )
         reading = super().mvm(layer, codes, per_tile)
         if not per_tile:
-            self._answered[layer].update(self._answers(layer, prints, reading.codes))
+            self._answered[layer].add(self._answers(layer, prints, reading.codes))
         return reading
 
     def read_through(self, read: Read, layer: str, codes: ArrayLike, per_tile: bool) -> Reading:
@@ -84,15 +84,15 @@ got 4 others; declare PROBE for vectors of your own
     def _vectors(self, layer: str, codes: NDArray[Any]) -> NDArray[np.int64]:
         return _fingerprints(codes, self._odd[layer], f"codes of {layer!r}")
 
-    def _answers(self, layer: str, prints: NDArray[np.int64], answers: NDArray[Any]) -> list[int]:
+    def _answers(self, layer: str, prints: NDArray[np.int64], answers: NDArray[Any]) -> NDArray[np.int64]:
         """Fingerprints of vectors with their answers."""
         own = _fingerprints(answers, self._odd_answers[layer], f"answers of {layer!r}")
-        return np.unique(prints * np.int64(3) + own).tolist()
+        return prints * np.int64(3) + own
 
     def record(self, layer: str, codes: NDArray[Any]) -> None:
         """Let the tuner send these vectors from now on: images send them."""
         if self.tier == Tier.LAYERS:
-            self._known[layer].update(np.unique(self._vectors(layer, codes)).tolist())
+            self._known[layer].add(self._vectors(layer, codes))
         super().record(layer, codes)
 
     def confirm(self, layer: str, codes: NDArray[Any], answers: NDArray[Any]) -> None:
@@ -104,7 +104,7 @@ got 4 others; declare PROBE for vectors of your own
                     f"answers of {layer!r} must be {len(codes)}, one a vector; got {len(answers)}"
                 )
             prints = self._answers(layer, self._vectors(layer, codes), np.asarray(answers))
-            if not self._answered[layer].issuperset(prints):
+            if self._answered[layer].missing(prints).size:
                 raise TierError(
                     f"tier LAYERS continues only from answers that the chip gave; those for layer {layer!r} "
                     "were changed or made up (Trace.put sets a tensor to anything, but vectors behind it "
@@ -117,14 +117,41 @@ got 4 others; declare PROBE for vectors of your own
     def gate_state(self) -> dict[str, Any]:
         """Fingerprints of recorded vectors and of answers."""
         return {
-            name: {layer: np.array(sorted(prints), dtype=np.int64) for layer, prints in table.items()}
+            name: {layer: prints.all.copy() for layer, prints in table.items()}
             for name, table in (("known", self._known), ("answered", self._answered))
         }
 
     def load_gate_state(self, state: Mapping[str, Any]) -> None:
         """Continue from `gate_state`."""
-        self._known = {layer: set(prints.tolist()) for layer, prints in state["known"].items()}
-        self._answered = {layer: set(prints.tolist()) for layer, prints in state["answered"].items()}
+        self._known = {layer: _Prints(prints) for layer, prints in state["known"].items()}
+        self._answered = {layer: _Prints(prints) for layer, prints in state["answered"].items()}
+
+
+class _Prints:
+    """A set of 64-bit numbers in eight bytes each, kept sorted: networks send a chip millions of vectors."""
+
+    def __init__(self, prints: NDArray[np.int64] | None = None) -> None:
+        self.all = np.empty(0, dtype=np.int64) if prints is None else _distinct(prints)
+
+    def missing(self, prints: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Which of `prints` are not in the set, sorted, each once."""
+        wanted = _distinct(prints)
+        if not self.all.size:
+            return wanted
+        place = np.minimum(np.searchsorted(self.all, wanted), self.all.size - 1)
+        return wanted[self.all[place] != wanted]
+
+    def add(self, prints: NDArray[np.int64]) -> None:
+        """Put `prints` into the set."""
+        new = self.missing(prints)
+        if new.size:
+            self.all = _distinct(np.concatenate([self.all, new]))
+
+
+def _distinct(prints: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Sorted, each once."""
+    ordered = np.sort(prints)
+    return ordered[np.concatenate([[True], ordered[1:] != ordered[:-1]])] if ordered.size else ordered
 
 
 def _odd_numbers(rng: np.random.Generator, n: int) -> NDArray[np.int64]:

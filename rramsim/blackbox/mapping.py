@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rramsim.blackbox.codes import adc_code_max
 from rramsim.blackbox.protocol import Datasheet
 from rramsim.checks import InputError, check_array
 
@@ -236,10 +237,18 @@ ASSUMED = {
 }  # spread that tuning leaves: of g, and of the window
 ASSUMED_ELSE = (0.1, 0.02)
 SHARES = np.linspace(0.0, 1.0, 11)  # of a column's largest weight of either sign, up to which it is held
+CREST = (
+    8.0  # range of the converters over the root mean square of what a column sends them; see `zero_points`
+)
+DRIVEN = 512  # vectors that decide what columns send to the converters
 
 
 def zero_points(
-    weights: NDArray[Any], energy: NDArray[np.float64], sheet: Datasheet
+    weights: NDArray[Any],
+    energy: NDArray[np.float64],
+    sheet: Datasheet,
+    codes: NDArray[Any] | None = None,
+    row_tiles: Sequence[tuple[int, int]] = (),
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Scale and zero point of each column, for one cell per weight, with the least expected error energy.
 
@@ -247,13 +256,20 @@ def zero_points(
     columns do best with 0 at a low level: the few weights beyond the window's ends are then cut off,
     which costs less than the errors of all the others save. `scale` is negative where the column's long
     tail is negative. The expected energy is ``sum_i energy_i (cut_i**2 + scale**2 var(g_i))``, var with the
-    rounding to levels.
+    rounding to levels. With `codes`, rounding and noise of the converters count too: their range, which the
+    columns of a layer share, has to hold a multiple of the inputs' sum besides the weighted sum, the larger
+    the farther the zero point lies from what is subtracted. A range of `CREST` times each column's root mean
+    square stands for it: 4 would serve the column alone, but the widest column spoils the others' range.
 
     Parameters
     ----------
     weights : ndarray, shape (n_rows, n_cols)
     energy : ndarray, shape (n_rows,)
         Variance of each input.
+    codes : integer ndarray, shape (n_vectors, n_rows), optional
+        Inputs.
+    row_tiles : sequence of (first, stop)
+        Rows of each tile, with `codes`.
 
     Returns
     -------
@@ -265,7 +281,9 @@ def zero_points(
     constant = absolute**2 + float(np.square(np.diff(g)).mean()) / 12.0
     unit = conductance_unit(sheet.mapping, sheet.levels) / window
     middle = g[reference_level(g.size)]
+    subtracted = middle - unsubtracted(sheet) * unit
     w, power = np.asarray(weights, dtype=np.float64), np.maximum(energy, 1e-12 * max(energy.max(), 1e-30))
+    alone, both, sums = _conversions(w, codes, row_tiles, sheet)
     best = np.full(w.shape[1], np.inf)
     scale, zero = np.ones(w.shape[1]), np.zeros(w.shape[1])
     for sign in (1.0, -1.0):
@@ -276,11 +294,40 @@ def zero_points(
             span = top + bottom
             kept = np.clip(signed, -bottom, top)
             conductance = (kept + bottom) / np.maximum(span, 1e-30) + g[0]
+            shift = bottom + span * (g[0] - subtracted)
             loss = power @ (
                 np.square(signed - kept) + np.square(span) * (np.square(relative * conductance) + constant)
             )
+            loss += alone + 2.0 * sign * shift * both + np.square(shift) * sums
             better = (loss < best) & (span > 0.0)
             best = np.where(better, loss, best)
             scale = np.where(better, sign * span * unit, scale)
             zero = np.where(better, (bottom / np.maximum(span, 1e-30) + g[0] - middle) / unit, zero)
     return scale, zero
+
+
+def _conversions(
+    w: NDArray[np.float64],
+    codes: NDArray[Any] | None,
+    row_tiles: Sequence[tuple[int, int]],
+    sheet: Datasheet,
+) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
+    """Energy of the converters' errors, ``alone + 2 shift both + shift**2 sums``, for a column w + shift.
+
+    Each conversion of ``x @ (w + shift)`` errs by rounding and noise of a range of `CREST` times its root
+    mean square.
+    """
+    alone, both, sums = np.zeros(w.shape[1]), np.zeros(w.shape[1]), 0.0
+    if codes is None or not len(codes):
+        return alone, both, sums
+    some = codes[:: max(1, len(codes) // DRIVEN)].astype(np.float64)
+    for top, bottom in row_tiles:
+        x = some[:, top:bottom]
+        y, total = x @ w[top:bottom], x.sum(axis=1)
+        alone += np.square(y).mean(axis=0)
+        both += total @ y / len(x)
+        sums += float(np.square(total).mean())
+    code_max = adc_code_max(sheet.adc_bits)
+    noise = sheet.adc_noise * code_max / adc_code_max(8)
+    share = (CREST / code_max) ** 2 * (1.0 / 12.0 + noise**2)
+    return share * alone, share * both, share * sums

@@ -190,13 +190,20 @@ class LayerCosts:
     weight_cells: int = _quantity("cells that hold weights", cost=False)
     max_cycles: int = _quantity("most writes of any cell", largest=True)
     seconds: float = _quantity("array time, where a source gives it", "s", default=0.0)
-    joules: float = _quantity("energy, where a source gives it", "J", default=0.0)
+    joules: float | None = _quantity(
+        "energy of programming pulses; None once there were any whose energy no source gives",
+        "J",
+        default=0.0,
+    )
 
     def add(self, other: LayerCosts) -> None:
-        """Add the counts of `other`; of `max_cycles` and its like keep the larger."""
+        """Add the counts of `other`; of `max_cycles` and its like keep the larger; unknown stays unknown."""
         for entry in LEDGER_QUANTITIES.values():
             mine, theirs = getattr(self, entry.name), getattr(other, entry.name)
-            setattr(self, entry.name, max(mine, theirs) if entry.largest else mine + theirs)
+            if mine is None or theirs is None:
+                setattr(self, entry.name, None)
+            else:
+                setattr(self, entry.name, max(mine, theirs) if entry.largest else mine + theirs)
 
 
 LEDGER_QUANTITIES: Mapping[str, LedgerQuantity] = MappingProxyType(

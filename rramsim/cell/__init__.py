@@ -12,6 +12,7 @@ from rramsim.cell.config import (
     RelaxationConfig,
     TelegraphConfig,
 )
+from rramsim.cell.cost import CostConfig
 from rramsim.cell.disturb import (
     DisturbLaw,
     DriftToMaximumLaw,
@@ -31,6 +32,7 @@ from rramsim.cell.presets import Evidence, Preset, list_presets, load_preset
 __all__ = [
     "CellArray",
     "CellsConfig",
+    "CostConfig",
     "DisturbConfig",
     "DisturbLaw",
     "DriftConfig",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rramsim.blackbox.mapping import check_slices
-from rramsim.cell import CellsConfig, DisturbConfig, FaultsConfig
+from rramsim.cell import CellsConfig, CostConfig, DisturbConfig, FaultsConfig
 from rramsim.checks import InputError
 from rramsim.chip.converters import ConverterConfig
 from rramsim.chip.layout import MappingConfig
@@ -36,6 +36,9 @@ class ChipConfig:
     wires: WiresConfig | None = setting(None, "", "resistances of lines; absent: ideal lines")
     variation: VariationConfig | None = setting(None, "", "errors that many cells share; absent: none")
     temperature: TemperatureConfig | None = setting(None, "", "temperature at reads; absent: no effect")
+    cost: CostConfig | None = setting(
+        None, "", "figures for the bill; absent: those of the cells' preset, or the defaults"
+    )
     state_tolerance: float = setting(
         1e-3, "1", "output error over full scale that makes a wired tile be solved again", "[0, inf)"
     )
@@ -101,6 +104,11 @@ class ChipConfig:
             )
         if variation.v_half and not self.disturb.enabled:
             raise InputError("variation.v_half needs a disturb law, such as disturb.law = 'power'")
+
+    @property
+    def figures(self) -> CostConfig:
+        """The figures of the bill that hold: the table [cost], the preset's, or the defaults."""
+        return CostConfig.of_cells(self.cells.preset) if self.cost is None else self.cost
 
     @property
     def noisy_reads(self) -> bool:

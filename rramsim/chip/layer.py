@@ -33,7 +33,7 @@ from rramsim.kernels.curved import Curves
 from rramsim.kernels.windows import Geometry
 from rramsim.streams import Cause, key, normal_table, text_key
 
-__all__ = ["ChipLayer"]
+__all__ = ["ChipLayer", "laid_out"]
 
 FEW_CELLS = 32  # a write of fewer is not judged by its share of failures
 TABLE_BITS = 16  # largest DAC resolution for which a law is tabled
@@ -150,7 +150,10 @@ class ChipLayer:
         costs.failed_writes += int(report.n_failed)
         self._warn_of_failures(int(report.n_failed), int(report.n_cells))
         self._take(report.seconds or 0.0)
-        costs.joules += report.joules or 0.0
+        if report.n_pulses and (report.joules is None or costs.joules is None):
+            costs.joules = None
+        elif costs.joules is not None:
+            costs.joules += report.joules or 0.0
 
     def _warn_of_failures(self, n_failed: int, n_cells: int) -> None:
         """Once in the layer's life, where a write of many cells missed the verify window too often."""
@@ -277,7 +280,7 @@ class ChipLayer:
                 where = slice(begin * each, (begin + len(part)) * each)
                 done = (begin - first) * each
                 sums, marks = total[:, :, where].copy(), saturated[:, :, where].copy()
-                self._read_laid_out(_laid_out(part, geometry, steps), done, sums, marks)
+                self._read_laid_out(laid_out(part, geometry, steps), done, sums, marks)
                 total[:, :, where], saturated[:, :, where] = sums, marks
             return
         conversion = self._conversion(total.dtype, self.n_read - first * each)
@@ -311,7 +314,7 @@ class ChipLayer:
         if self._settings[:1] != (key,):
             code_max = adc_code_max(self.converters.adc_bits)
             conversion = read_kernels.Conversion(
-                gain=code_max / self.output_range * self._v_step,
+                gain=code_max / self.output_range * self.v_step,
                 sigma=self.converters.adc_noise * code_max / adc_code_max(8),
                 code_max=float(code_max),
                 adc_key=self.adc_key,
@@ -329,7 +332,7 @@ class ChipLayer:
         return self._settings[1]._replace(first_vector=first_vector)
 
     @property
-    def _v_step(self) -> float:
+    def v_step(self) -> float:
         """Voltage [V] of a step of laid-out codes."""
         even = self.mismatch.dac_steps(self.drive.signed) is None
         return self.drive.v_lsb if even else self.drive.v_lsb / 2**DAC_FRACTION
@@ -359,8 +362,8 @@ class ChipLayer:
             drive = drive_matrix(codes, None, bit, sign)
             for tile, (top, bottom) in enumerate(conversion.tiles):
                 normals = _Normals(self.read_key, conversion.first_vector, tile * n_passes + index)
-                current = self.array.currents(tile, drive[:, top:bottom] * self._v_step, normals)
-                scaled = np.ascontiguousarray(current.T / np.float32(self._v_step))
+                current = self.array.currents(tile, drive[:, top:bottom] * self.v_step, normals)
+                scaled = np.ascontiguousarray(current.T / np.float32(self.v_step))
                 out = tile if total.shape[0] > 1 else 0
                 read_kernels.convert_currents(
                     scaled, tile * n_passes + index, index, conversion, total[out], saturated[out]
@@ -425,7 +428,7 @@ class _Normals:
             yield np.random.Generator(bits).standard_normal(shape)
 
 
-def _laid_out(
+def laid_out(
     data: NDArray[Any], geometry: Geometry | None, steps: NDArray[np.int32] | None
 ) -> NDArray[np.integer]:
     """Codes, or what each row's DAC makes of them (signed codes count from the smallest), as a matrix."""

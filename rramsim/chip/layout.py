@@ -30,7 +30,7 @@ class MappingConfig:
         choices=("line", "digital"),
     )
     reference_level: int | None = setting(
-        None, "1", "level of the reference line's cells; a quarter of the levels by default", "[0, 4096]"
+        None, "1", "level of the reference line's cells; three eighths of the levels by default", "[0, 4096]"
     )
     tile_rows: int = setting(128, "1", "word lines of an array", "[1, 65536]")
     tile_cols: int = setting(128, "1", "bit lines of an array", "[1, 65536]")
@@ -85,7 +85,7 @@ class MappingConfig:
 
     def level_of_reference(self, n_levels: int) -> int:
         """Level of the reference line's cells."""
-        return n_levels // 4 if self.reference_level is None else self.reference_level
+        return 3 * n_levels // 8 if self.reference_level is None else self.reference_level
 
     @property
     def single_lines(self) -> bool:

@@ -18,15 +18,18 @@ from rramsim.blackbox.protocol import Datasheet, LayerInfo, Ledger, Reading
 from rramsim.blackbox.windows import WindowCodes
 from rramsim.cell import CellArray
 from rramsim.checks import InputError, NoEffectWarning, nearest_name
+from rramsim.chip.bill import ChipArea, LayerBill, chip_area, layer_bill
 from rramsim.chip.config import ChipConfig
 from rramsim.chip.export import cell_table, write_cells
 from rramsim.chip.layer import ChipLayer
 from rramsim.chip.layer_array import refresh_all
 from rramsim.chip.layout import TileLayout
 from rramsim.chip.placement import ChipMap, place_layers
+from rramsim.chip.read_energy import ReadEnergy, read_energy
 from rramsim.chip.tiles import Tile
 from rramsim.chip.variation import Variation
 from rramsim.circuit.wiring import WiresConfig
+from rramsim.kernels.windows import Geometry
 from rramsim.streams import text_key
 
 LONGEST_PENDING = 1.0  # [s] of reading that may wait for its effect on the cells
@@ -215,28 +218,32 @@ class SimulatedChip:
     def mvm(self, layer: str, codes: ArrayLike | WindowCodes, per_tile: bool = False) -> Reading:
         """Multiply vectors by the stored matrix; see `ChipProtocol.mvm`."""
         item = self._layer(layer)
-        info, converters = item.info, self.config.converters
         if item.output_range == 0.0:
             raise InputError(f"layer {layer!r} has no output_range yet: call configure(...) before mvm(...)")
-        if per_tile and not converters.tile_codes:
+        if per_tile and not self.config.converters.tile_codes:
             raise InputError(
                 f"layer {layer!r}: this chip sums its row tiles (converters.tile_codes = false) and has no "
                 "codes per tile"
             )
-        low, high = dac_codes(converters.dac_bits, item.drive.signed)
-        name = f"codes of {layer!r}"
-        if isinstance(codes, WindowCodes):
-            if codes.shape[1] != info.n_rows:
-                raise InputError(f"{name} must have shape (any, {info.n_rows}), got {codes.shape}")
-            data = _integers(codes.maps, name, (None,) * 4, low, high)
-            geometry = codes.geometry
-        else:
-            data = _integers(codes, name, (None, info.n_rows), low, high)
-            geometry = None
+        data, geometry = self._checked(layer, codes)
         if self._pending >= LONGEST_PENDING:
             self._pass_time()
-        data = data.astype(np.int16 if converters.dac_bits <= 15 else np.int32, copy=False)
         return item.mvm(data, geometry, per_tile)
+
+    def _checked(
+        self, layer: str, codes: ArrayLike | WindowCodes
+    ) -> tuple[NDArray[np.integer], Geometry | None]:
+        """Vectors of codes, or maps with their geometry, in range and narrow."""
+        item, converters = self._layer(layer), self.config.converters
+        low, high = dac_codes(converters.dac_bits, item.drive.signed)
+        name, n_rows = f"codes of {layer!r}", item.info.n_rows
+        if isinstance(codes, WindowCodes):
+            if codes.shape[1] != n_rows:
+                raise InputError(f"{name} must have shape (any, {n_rows}), got {codes.shape}")
+            data, geometry = _integers(codes.maps, name, (None,) * 4, low, high), codes.geometry
+        else:
+            data, geometry = _integers(codes, name, (None, n_rows), low, high), None
+        return data.astype(np.int16 if converters.dac_bits <= 15 else np.int32, copy=False), geometry
 
     def wait(self, seconds: float) -> None:
         """Let time pass [s]: cells relax and drift."""
@@ -340,6 +347,56 @@ class SimulatedChip:
                 tile.set_wires(thermal.of_wires(self.config.wires, kelvin))
                 if tile.around is not None:
                     tile.around.set_thermal(*thermal.of_cells(kelvin))
+
+    def read_energy(self, layer: str, codes: ArrayLike | WindowCodes) -> ReadEnergy:
+        """Mean energy [J] that the arrays of a layer take for one of these vectors, in their present state.
+
+        Exact from the solved circuit and these inputs; see `rramsim.chip.read_energy`. Simulator only:
+        nothing is charged, aged or drawn.
+
+        Parameters
+        ----------
+        codes : integer ndarray, shape (n_vectors, n_rows), or WindowCodes
+            DAC codes as for `mvm`.
+
+        Examples
+        --------
+        A reset cell of 1 uS at 0.2 V for 100 ns, and its partner of the pair: 2 x 1 uS x 0.04 V^2 x 100 ns.
+
+        >>> from rramsim import CellsConfig, ChipConfig
+        >>> cells = CellsConfig(g_min=1e-6, g_max=3e-5, sigma=0.0)
+        >>> chip = SimulatedChip(ChipConfig(cells=cells), {"a": (1, 1)})
+        >>> print(f"{chip.read_energy('a', [[255]]).cells:.3g} J")
+        8e-15 J
+        """
+        return read_energy(self._layer(layer), *self._checked(layer, codes))
+
+    def bill(
+        self,
+        activity: Mapping[str, ArrayLike | WindowCodes],
+        n_macs: Mapping[str, float] | None = None,
+    ) -> dict[str, LayerBill]:
+        """What one vector of each layer takes, by part; see `rramsim.chip.bill`.
+
+        Parameters
+        ----------
+        activity : mapping of layer to codes
+            Typical vectors of each.
+        n_macs : mapping of layer to float, optional
+            Multiply-adds of the digital side for each vector, beside gain and offset.
+        """
+        macs = n_macs or {}
+        return {
+            name: layer_bill(
+                self._layer(name), self.read_energy(name, codes), self.config.figures, macs.get(name, 0.0)
+            )
+            for name, codes in activity.items()
+        }
+
+    @property
+    def area(self) -> ChipArea:
+        """Area of cells and periphery."""
+        return chip_area(self.config, self._map)
 
     @property
     def map(self) -> ChipMap:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from rramsim.cell import CellArray
 from rramsim.circuit.expansion import Expansion, expand, probe_error, probe_vectors
 from rramsim.circuit.wiring import WiresConfig
+from rramsim.parallel import over_threads
 
 __all__ = ["Block", "Host", "Tile", "bring_up"]
 
@@ -48,6 +49,18 @@ class Block(NamedTuple):
     on_rows: slice  # the same lines on the tile
     on_lines: slice
     halves: tuple[NDArray[np.int64], NDArray[np.int64]]  # word lines on the tile of upper and lower rows
+
+
+Noise = tuple[NDArray[Any], NDArray[Any], NDArray[Any]]  # slope, voltage and leaves of one block
+
+
+class Solved(NamedTuple):
+    """Solution of a tile, before it is handed on."""
+
+    matrix: NDArray[np.float64]  # effective conductance [S]
+    noise: list[Noise]  # by block; empty without read noise
+    expansion: Expansion | None = None  # of non-linear cells
+    errors: Sequence[float] = ()  # of the expansion, by block, over full scale
 
 
 class Tile:
@@ -161,41 +174,34 @@ class Tile:
             block.host.follow(block)
         return None
 
-    def take(self, g: NDArray[np.float32], matrix: NDArray[np.float64]) -> None:
-        """Hand a solution on, together with the conductances it belongs to."""
-        self.solved = g
-        drop = 0.0
-        for block in self.blocks:
-            inner = block.on_rows, block.on_lines
-            own, cells = matrix[inner], g[inner]
-            conducts = cells > 0
-            ratio = np.divide(own, cells, out=np.ones(own.shape), where=conducts)
-            drop = max(drop, 1.0 - float(ratio.min()))
-            ratio[~conducts] = ratio[conducts].mean() if conducts.any() else 1.0
-            block.host.take(block, own, ratio)
-        self.drop, self.rewritten = drop, False
-        self.n_solved += 1
-        if self.noisy:
-            self._take_noise(g)
+    def solution(self, g: NDArray[np.float32]) -> Solved:
+        """Kirchhoff's laws for given conductances; changes nothing, so that threads may do it."""
+        from rramsim.circuit.solve import effective_conductances, prepare
 
-    def expand(self, g: NDArray[np.float32]) -> None:
-        """Expand the circuit of non-linear cells and measure on probes what that leaves out.
+        cells = np.asarray(g, dtype=np.float64)
+        noise = self._noise(cells) if self.noisy else []
+        if self.alpha:
+            return self._expanded(cells, noise)
+        if self.open_lines():
+            return Solved(prepare(cells, self.wires, **self.open_lines()).g_eff, noise)
+        return Solved(effective_conductances([cells], self.wires, threads=1)[0], noise)
+
+    def _expanded(self, cells: NDArray[np.float64], noise: list[Noise]) -> Solved:
+        """The circuit of non-linear cells expanded, and measured on probes what that leaves out.
 
         A read drives one block at a time, so each is probed by itself.
         """
-        cells, wires = np.asarray(g, dtype=np.float64), replace(self.wires, alpha=self.alpha)
+        wires = replace(self.wires, alpha=self.alpha)
         expansion = expand(cells, wires, v_full=self.v_full)
-        self.nonlinear_error = 0.0
-        self.take(g, expansion.linear)
+        errors = []
         for block in self.blocks:
             n_rows = block.on_rows.stop - block.on_rows.start
             probes = self.on_tile(block, probe_vectors(n_rows, self.v_full), axis=1)
-            error = PROBE_MARGIN * probe_error(expansion, cells, wires, probes, block.on_lines)
-            self.nonlinear_error = max(self.nonlinear_error, error)
-            inner = block.on_rows, block.on_lines
-            block.host.take_terms(block, expansion.part(inner) if error <= self.nonlinear_tolerance else None)
+            errors.append(PROBE_MARGIN * probe_error(expansion, cells, wires, probes, block.on_lines))
+        return Solved(expansion.linear, noise, expansion, errors)
 
-    def _take_noise(self, g: NDArray[np.float32]) -> None:
+    def _noise(self, cells: NDArray[np.float64]) -> list[Noise]:
+        """What read noise needs of each block."""
         from rramsim.circuit.estimates import noise_transfer
 
         patterns = np.zeros((2 * len(self.blocks), self.shape[0]))
@@ -204,13 +210,36 @@ class Tile:
                 patterns[2 * index + half, rows] = 1.0
         if self.dead is not None:
             patterns[:, self.dead[0]] = 0.0
-        slope, voltage, leaves = noise_transfer(
-            np.asarray(g, np.float64), self.wires, patterns, **self.open_lines()
-        )
+        slope, voltage, leaves = noise_transfer(cells, self.wires, patterns, **self.open_lines())
+        result = []
         for index, block in enumerate(self.blocks):
             inner = block.on_rows, block.on_lines
             pair = voltage[2 * index : 2 * index + 2][(slice(None), *inner)]
-            block.host.take_noise(block, slope[inner], pair, leaves[inner])
+            result.append((slope[inner], pair, leaves[inner]))
+        return result
+
+    def take(self, g: NDArray[np.float32], solved: Solved) -> None:
+        """Hand a solution on, together with the conductances it belongs to."""
+        self.solved = g
+        drop = 0.0
+        for block in self.blocks:
+            inner = block.on_rows, block.on_lines
+            own, cells = solved.matrix[inner], g[inner]
+            conducts = cells > 0
+            ratio = np.divide(own, cells, out=np.ones(own.shape), where=conducts)
+            drop = max(drop, 1.0 - float(ratio.min()))
+            ratio[~conducts] = ratio[conducts].mean() if conducts.any() else 1.0
+            block.host.take(block, own, ratio)
+        self.drop, self.rewritten = drop, False
+        self.n_solved += 1
+        for block, noise in zip(self.blocks, solved.noise, strict=False):
+            block.host.take_noise(block, *noise)
+        if solved.expansion is not None:
+            self.nonlinear_error = max(solved.errors)
+            for block, error in zip(self.blocks, solved.errors, strict=True):
+                accepted = error <= self.nonlinear_tolerance
+                part = solved.expansion.part((block.on_rows, block.on_lines))
+                block.host.take_terms(block, part if accepted else None)
 
     # -- other inputs ---------------------------------------------------------------------------
 
@@ -299,25 +328,13 @@ def bring_up(tiles: Iterable[Tile]) -> None:
 
 
 def _solve(jobs: Sequence[tuple[Tile, NDArray[np.float32]]]) -> None:
-    """Solve tiles for given conductances in threaded batches."""
-    from rramsim.circuit.solve import effective_conductances, prepare
+    """Solve tiles for given conductances in threaded batches.
 
+    A thread owns whole tiles, so that the number of threads changes no bit.
+    """
     for first in range(0, len(jobs), SOLVE_TILES):
-        part = [job for job in jobs[first : first + SOLVE_TILES] if not job[0].alpha]
-        for tile, g in jobs[first : first + SOLVE_TILES]:
-            if tile.alpha:
-                tile.expand(g)
-        if not part:
-            continue
-        arrays = [np.asarray(g, dtype=np.float64) for _, g in part]
-        whole = [index for index, (tile, _) in enumerate(part) if not tile.open_lines()]
-        solved: dict[int, NDArray[np.float64]] = dict(
-            zip(whole, effective_conductances([arrays[k] for k in whole], part[0][0].wires), strict=True)
-            if whole
-            else ()
-        )
-        for index, (tile, _) in enumerate(part):
-            if index not in solved:
-                solved[index] = prepare(arrays[index], tile.wires, **tile.open_lines()).g_eff
-        for index, (tile, g) in enumerate(part):
-            tile.take(g, solved[index])
+        part = jobs[first : first + SOLVE_TILES]
+        for (tile, g), solved in zip(
+            part, over_threads(lambda job: job[0].solution(job[1]), part), strict=True
+        ):
+            tile.take(g, solved)

@@ -18,6 +18,7 @@ from rramsim.checks import ConvergenceError, InputError
 from rramsim.circuit.solution import Solution
 from rramsim.circuit.wiring import Lines, WiresConfig, check_drive
 from rramsim.kernels import nodal_line
+from rramsim.parallel import over_threads
 
 Law = Callable[[NDArray[np.float64], NDArray[np.float64]], tuple[NDArray[np.float64], NDArray[np.float64]]]
 
@@ -25,6 +26,7 @@ TOLERANCE = 1e-11  # of the mismatch between wires and cells, weighted, over the
 TOLERANCE_LINEAR = 1e-13  # the same where one step of CG gives the answer
 CANCELLATION = 10.0  # currents of the cells over the largest output up to which TOLERANCE is enough
 STEP_TOLERANCE = 1e-10  # of the change of node voltages; it falls quadratically
+VECTORS = 8  # solved by a thread at a time
 MAX_NEWTON = 60
 MAX_CG = 400  # per Newton step; beyond this a sparse factorisation is the faster way
 
@@ -58,38 +60,28 @@ def sinh_law(alpha: float) -> Law:
     return law
 
 
-def _solve_vectors(
+def _solve_by_law(
     g: NDArray[np.float64],
     v_in: NDArray[np.float64],
     wires: WiresConfig,
-    law: Law | None,
+    law: Law,
     max_cg: int,
     limit: float,
     v_cell: NDArray[np.float64],
     i_cell: NDArray[np.float64],
     report: NDArray[np.float64],
 ) -> None:
-    """Newton's method for each vector until its mismatch is within `limit`; fills the last three."""
-    report[:] = 0.0
-    if law is None:
-        nodal_line.solve_sinh(
-            g,
-            v_in,
-            0,
-            len(v_in),
-            wires.alpha,
-            wires.drops(),
-            limit,
-            MAX_NEWTON,
-            max_cg,
-            v_cell,
-            i_cell,
-            report,
-        )
-        return
+    """Newton's method with a law given in Python, vector by vector; fills the last three."""
     work, rows = np.empty((8, *g.shape)), np.empty((3, g.shape[1]))
     for b in range(len(v_in)):
         _newton_lines(g, v_in[b], wires, law, v_cell[b], i_cell[b], report[b], work, rows, max_cg, limit)
+    # outputs whose cells' currents cancel keep their relative error by a smaller mismatch
+    total, out = np.abs(i_cell).sum(axis=1).max(axis=1), np.abs(i_cell.sum(axis=1)).max(axis=1)
+    finer = limit / np.maximum(total / np.maximum(out, 1e-300) / CANCELLATION, 1.0)
+    for b in np.flatnonzero((finer < limit) & (report[:, 1] <= limit)):
+        fine = max(TOLERANCE_LINEAR, float(finer[b]))
+        report[b] = 0.0
+        _newton_lines(g, v_in[b], wires, law, v_cell[b], i_cell[b], report[b], work, rows, max_cg, fine)
 
 
 def line_currents(
@@ -99,26 +91,28 @@ def line_currents(
     law: Law | None,
     *,
     max_cg: int = MAX_CG,
+    threads: int | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
     """Cell voltages and currents (n_batch, n_wl, n_bl) of an array without floating lines, by vectors.
 
     Also a report (n_batch, 3) of Newton steps, last mismatch and iterations of CG, and which
-    vectors have converged.
+    vectors have converged. A thread owns whole vectors: their number changes no bit.
     """
     shape = (len(v_in), *g.shape)
     v_cell, i_cell = np.empty(shape), np.empty(shape)
     report = np.zeros((len(v_in), 3))
     limit = tolerance(g, wires, wires.alpha == 0.0 and law is None)
-    _solve_vectors(g, v_in, wires, law, max_cg, limit, v_cell, i_cell, report)
-    # outputs whose cells' currents cancel keep their relative error by a smaller mismatch
-    total, out = np.abs(i_cell).sum(axis=1).max(axis=1), np.abs(i_cell.sum(axis=1)).max(axis=1)
-    finer = limit / np.maximum(total / np.maximum(out, 1e-300) / CANCELLATION, 1.0)
-    for b in np.flatnonzero((finer < limit) & (report[:, 1] <= limit)):
-        one = slice(b, b + 1)
-        _solve_vectors(
-            g, v_in[one], wires, law, max_cg, max(TOLERANCE_LINEAR, float(finer[b])),
-            v_cell[one], i_cell[one], report[one],
+    if law is not None:
+        _solve_by_law(g, v_in, wires, law, max_cg, limit, v_cell, i_cell, report)
+        return v_cell, i_cell, report, report[:, 1] <= limit
+
+    def solve(first: int) -> None:
+        nodal_line.solve_sinh(
+            g, v_in, first, min(first + VECTORS, len(v_in)), wires.alpha, wires.drops(), limit, CANCELLATION,
+            TOLERANCE_LINEAR, MAX_NEWTON, max_cg, v_cell, i_cell, report,
         )  # fmt: skip
+
+    over_threads(solve, range(0, len(v_in), VECTORS), threads)
     return v_cell, i_cell, report, report[:, 1] <= limit
 
 

@@ -30,7 +30,7 @@ from rramsim.kernels.tables import (
     records,
 )
 
-LEAF = 8  # cells along one side of a leaf, at most
+LEAF_ROWS, LEAF_COLUMNS = 8, 16  # cells along the sides of a leaf, at most
 
 # how the end of a line leaves a leaf
 INNER, OPEN, SOURCE = 0, 1, 2
@@ -204,8 +204,8 @@ class _Tree:
     def __init__(
         self, n_wl: int, n_bl: int, word_node: bool, bit_node: bool, both: tuple[bool, bool]
     ) -> None:
-        self.rows = _cuts(n_wl)
-        self.columns = _cuts(n_bl)
+        self.rows = _cuts(n_wl, LEAF_ROWS)
+        self.columns = _cuts(n_bl, LEAF_COLUMNS)
         self.word_node, self.bit_node = word_node, bit_node
         self.word_both, self.bit_both = both
         self.cost = functools.lru_cache(None)(self._cost)
@@ -224,9 +224,10 @@ class _Tree:
             n = n_c if cut == "h" else n_r
             if n == 1:
                 continue
-            along, node = (n_r, self.word_node) if cut == "h" else (n_c, self.bit_node)
-            s = 0 if node else LEAF * along
-            kept = LEAF * sum(n_r if side in "LRW" else n_c for side in sides)
+            rows, columns = LEAF_ROWS * n_r, LEAF_COLUMNS * n_c
+            along, node = (rows, self.word_node) if cut == "h" else (columns, self.bit_node)
+            s = 0 if node else along
+            kept = sum(rows if side in "LRW" else columns for side in sides)
             own = s**3 / 3 + s * s * kept + s * kept * kept + 8.0 * kept * kept
             half = n // 2
             if cut == "h":
@@ -258,8 +259,8 @@ class _Tree:
         return Block(lines, order, (first, second), shared)
 
 
-def _cuts(n: int) -> list[int]:
-    pieces = -(-n // LEAF)
+def _cuts(n: int, leaf: int) -> list[int]:
+    pieces = -(-n // leaf)
     return [n * k // pieces for k in range(pieces + 1)]
 
 

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from rramsim.checks import InputError, check_array, nearest_name
 from rramsim.circuit.solution import Solution
 
-__all__ = ["QUANTITIES", "array_figure", "heat_map"]
+__all__ = ["QUANTITIES", "array_figure", "heat_map", "sneak_paths"]
 
 # quantity: title, unit on the colour bar, factor from SI
 QUANTITIES = {
@@ -20,6 +20,7 @@ QUANTITIES = {
     "v_cell": ("Cell voltage", "mV", 1e3),
     "drop": ("Voltage lost on wires", "mV", 1e3),
     "current": ("Cell current", "µA", 1e6),
+    "error": ("Error of the cell current", "µA", 1e6),
 }
 
 
@@ -54,10 +55,69 @@ def heat_map(values: ArrayLike, quantity: str, ax: Any = None) -> Any:
         from matplotlib.figure import Figure
 
         ax = Figure(figsize=(3.5, 3.0), layout="constrained").add_subplot()
-    image = ax.imshow(values * factor, cmap="viridis", interpolation="nearest", aspect="auto")
-    ax.set(title=title, xlabel="bit line", ylabel="word line")
-    ax.figure.colorbar(image, ax=ax, label=unit)
+    shown = values * factor
+    style: dict[str, Any] = {"cmap": "viridis"}
+    if shown.min() < 0.0:  # signed: white is zero
+        style = {"cmap": "RdBu_r", "vmax": np.abs(shown).max(), "vmin": -np.abs(shown).max()}
+    image = ax.imshow(shown, interpolation="nearest", aspect="auto", **style)
+    ax.set_title(title, fontsize=8.5)
+    ax.set_xlabel("bit line", fontsize=8)
+    ax.set_ylabel("word line", fontsize=8)
+    bar = ax.figure.colorbar(image, ax=ax)
+    bar.set_label(unit, fontsize=8)
+    for axis in (ax, bar.ax):
+        axis.tick_params(labelsize=7.5)
     return ax
+
+
+def sneak_paths(solution: Solution, word_line: int, bit_line: int, vector: int = 0, ax: Any = None) -> Any:
+    """Cell currents while one cell is selected: what flows elsewhere is a sneak path.
+
+    Parameters
+    ----------
+    solution : Solution
+        Of `rramsim.solve_crossbar`, one word line driven and the others grounded or floating.
+    word_line, bit_line : int
+        The selected cell, outlined.
+    vector : int
+        Which input vector.
+    ax : matplotlib Axes, optional
+        Where to draw; a new figure without it.
+
+    Returns
+    -------
+    matplotlib Axes
+        Signed currents in uA; the title says which share of the bit line's current is the selected cell's.
+
+    Raises
+    ------
+    InputError
+        If there is no such cell.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rramsim import solve_crossbar
+    >>> v, floating = np.array([[0.2, 0.0, 0.0]]), np.array([False, True, True])
+    >>> solution = solve_crossbar(np.full((3, 4), 4e-5), v, r_word=2.5, r_bit=2.5, float_word=floating)
+    >>> sneak_paths(solution, 0, 1).get_title().splitlines()[0]
+    'Cell currents, cell (0, 1) selected'
+    """
+    currents = solution.i_cell[vector]
+    if not (0 <= word_line < currents.shape[0] and 0 <= bit_line < currents.shape[1]):
+        raise InputError(f"no cell ({word_line}, {bit_line}) in an array of {currents.shape}")
+    ax = heat_map(currents, "current", ax)
+    ax.add_patch(_outline(bit_line, word_line))
+    total, own = float(solution.i_out[vector, bit_line]), float(currents[word_line, bit_line])
+    share = "" if total == 0.0 else f"\n{100 * own / total:.1f} % of its bit line's current is its own"
+    ax.set_title(f"Cell currents, cell ({word_line}, {bit_line}) selected{share}", fontsize=8.5)
+    return ax
+
+
+def _outline(column: int, row: int) -> Any:
+    from matplotlib.patches import Rectangle
+
+    return Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor="black", linewidth=1.5)
 
 
 def array_figure(g: ArrayLike, v_in: ArrayLike, solution: Solution, vector: int = 0) -> Any:

@@ -71,6 +71,19 @@ class Solution:
         return _line_power(flipped, self.i_out, w.r_bit, w.r_sense, w.bit_both)
 
     @property
+    def power_driver(self) -> NDArray[Any]:
+        """Part of `power_word` in the drivers' own resistance [W], shape (n_batch, n_wl)."""
+        w = self.wires
+        return _end_power(self.i_cell, self.i_in, w.r_word, w.r_driver, w.word_both)
+
+    @property
+    def power_sense(self) -> NDArray[Any]:
+        """Part of `power_bit` in the sense resistors [W], shape (n_batch, n_bl)."""
+        w = self.wires
+        flipped = self.i_cell[:, ::-1, :].transpose(0, 2, 1)
+        return _end_power(flipped, self.i_out, w.r_bit, w.r_sense, w.bit_both)
+
+    @property
     def power(self) -> NDArray[Any]:
         """Power drawn from the sources [W], shape (n_batch,)."""
         return (self.v_in * self.i_in).sum(axis=1)
@@ -122,3 +135,17 @@ def _line_power(
         near = segment[:, :, 0] * (total != 0.0)
         return power + r_end * near**2 + (r_segment + r_end) * far**2 * (total != 0.0)
     return power + r_end * total**2
+
+
+def _end_power(
+    taps: NDArray[Any], total: NDArray[Any], r_segment: float, r_end: float, both: bool
+) -> NDArray[Any]:
+    """Power in the resistors at the ends of lines, shape (n_batch, n_lines)."""
+    if r_end == 0.0:
+        return np.zeros_like(total)
+    if not both:
+        return r_end * total**2
+    if r_segment == 0.0:
+        return total**2 * r_end / 2.0
+    near = _segment_currents(taps, total, r_segment, r_end, both)[:, :, 0] * (total != 0.0)
+    return r_end * (near**2 + (total - near) ** 2)

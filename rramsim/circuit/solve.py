@@ -10,7 +10,6 @@ voltages and currents.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,7 @@ from rramsim.circuit.newton import MAX_CG, Law, drop_ratio, line_currents, solve
 from rramsim.circuit.solution import Solution
 from rramsim.circuit.wiring import Lines, WiresConfig, check_conductance, check_drive, check_inputs
 from rramsim.kernels import nodal
-from rramsim.parallel import count_threads
+from rramsim.parallel import over_threads
 
 __all__ = [
     "Factorisation",
@@ -122,20 +121,16 @@ def effective_conductances(
     tiles : sequence of array_like, each (n_wl, n_bl)
         Cell conductances [S]; shapes may differ.
     threads : int, optional
-        Default: one per available processor.
+        See `rramsim.parallel.over_threads`.
     """
     _require_linear(wires)
     kind = _check_dtype(dtype)
     arrays = [check_conductance(tile, f"tiles[{k}]") for k, tile in enumerate(tiles)]
-    n_threads = count_threads(threads, len(arrays))
 
     def solve(g: NDArray[np.float64]) -> NDArray[Any]:
         return effective(g, wires, Lines(g, None, None), kind)
 
-    if n_threads == 1:
-        return [solve(g) for g in arrays]
-    with ThreadPoolExecutor(n_threads) as pool:
-        return list(pool.map(solve, arrays))
+    return over_threads(solve, arrays, threads)
 
 
 def prepare(

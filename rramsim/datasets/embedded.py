@@ -69,6 +69,7 @@ class Split:
     pixels : ndarray, shape (n, c, h, w)
         As stored, uint8 or float32.
     labels : ndarray of int64, shape (n,)
+        -1 throughout for calibration images without labels.
     pixel_max : float
     mean, std : float or tuple of float
         Normalisation, one number or one for each channel.
@@ -346,7 +347,8 @@ def _check_split(
         )
     if len(labels) != len(pixels) or len(labels) == 0:
         raise InputError(f"{what} needs one label per image, got {len(pixels)} images, {len(labels)} labels")
-    if labels.min() < 0:
+    unlabelled = what.endswith(": calibration") and bool((labels == files.UNLABELLED).all())
+    if labels.min() < 0 and not unlabelled:
         raise InputError(f"{what} labels must be >= 0, got {labels.min()}")
     return pixels, labels.astype(np.int64)
 

@@ -28,6 +28,7 @@ Arrays = dict[str, tuple[NDArray[Any], NDArray[Any]]]
 
 UNREADABLE: tuple[type[Exception], ...] = (*DAMAGE, EOFError, SyntaxError, zipfile.BadZipFile, zlib.error)
 IDX_PREFIXES = {"train": "train", "test": "t10k"}
+UNLABELLED = -1  # label of a calibration image without one
 SPLIT_NAMES = ("train", "calibration", "validation", "test")
 IDX_DTYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 CIFAR_PIXELS = 3 * 32 * 32
@@ -158,9 +159,9 @@ def read_arrays(path: Path) -> tuple[Arrays, dict[str, Any]]:
     """Splits and normalisation from an `.npz` or HDF5 file.
 
     Arrays are named `images` and `labels`, or `train_images`, `train_labels`, `test_images`, ... (in
-    HDF5 also `train/images`). Optional `mean` and `std` (one number or one for
-    each channel), `pixel_max` and `n_classes` (in HDF5
-    also root attributes) set the normalisation.
+    HDF5 also `train/images`); `calibration_images` need no labels. Optional `mean` and `std` (one number
+    or one for each channel), `pixel_max` and `n_classes` (in HDF5 also root attributes) set the
+    normalisation.
     """
     if path.suffix == ".npz":
         table = _read_npz(path)
@@ -173,7 +174,7 @@ def read_arrays(path: Path) -> tuple[Arrays, dict[str, Any]]:
     arrays: Arrays = {}
     for split in SPLIT_NAMES:
         if f"{split}_images" in table or f"{split}_labels" in table:
-            arrays[split] = _pair(table, f"{split}_", path)
+            arrays[split] = _pair(table, f"{split}_", path, labelled=split != "calibration")
     if not arrays:
         arrays["test"] = _pair(table, "", path)
     extra: dict[str, Any] = {}
@@ -188,9 +189,14 @@ def read_arrays(path: Path) -> tuple[Arrays, dict[str, Any]]:
     return arrays, extra
 
 
-def _pair(table: Mapping[str, NDArray[Any]], prefix: str, path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
+def _pair(
+    table: Mapping[str, NDArray[Any]], prefix: str, path: Path, *, labelled: bool = True
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Images and labels; calibration images need none, and have label -1 without."""
     for name in (f"{prefix}images", f"{prefix}labels"):
         if name not in table:
+            if not labelled and name.endswith("labels"):
+                return table[f"{prefix}images"], np.full(len(table[f"{prefix}images"]), UNLABELLED)
             raise InputError(
                 f"{path} must hold an array {name!r}, got {', '.join(sorted(table))[:300] or 'nothing'}"
             )

@@ -29,11 +29,15 @@ from rramsim.blackbox.windows import WindowCodes
 from rramsim.checks import InputError
 from rramsim.host.layer import HostLayer, layer_names, layer_shapes
 from rramsim.host.ranges import RANGE_VECTORS, best_range, partial_sums
+from rramsim.host.summary import summarise
 from rramsim.host.trace import Trace
 from rramsim.kernels import host as host_kernels
 from rramsim.network import Network, Node, windows
+from rramsim.network.graph import execute
 
 __all__ = ["Deployment"]
+
+FEW_IMAGES = 8  # whose vectors are laid out at a time where only some are wanted
 
 
 class Deployment:
@@ -119,22 +123,21 @@ class Deployment:
         (`rramsim.blackbox.mapping.zero_points`); without `zero_points` every weight is held, 0 by the middle
         level.
         """
-        values = self.network.feed(images)
-        inputs = {name: self.network.node(name).inputs[0] for name in self.network.mapped}
-        self.network.evaluate(values, self.network.output, keep=set(inputs.values()))
-        for layer in self.layers:
-            xs = [values[inputs[node]] for node in self.nodes_of(layer)]
-            self.set_input_range(layer, xs[0] if len(xs) == 1 else np.concatenate([x.ravel() for x in xs]))
-            codes = [self.codes(layer, x) for x in xs]
-            self._set_zero_points(layer, codes if zero_points else None)
-            info = self.chip.layers[layer]
-            partial = partial_sums(
-                codes[0] if len(codes) == 1 else np.concatenate(codes),
-                self.nearest_levels(layer),
-                self._sheet,
-                info.row_tiles,
-            )
-            self.set_output_range(layer, partial, margin)
+        network, waiting = self.network, dict[str, list[NDArray[Any]]]()
+        shared = {node for node in network.mapped if len(network.uses(self._owner(node))) > 1}
+
+        def set_ranges(node: Node, x: NDArray[Any]) -> NDArray[Any]:
+            owner = self._owner(node.name)
+            seen = waiting.setdefault(owner, [])
+            seen.append(x)
+            if len(seen) == len(network.uses(owner)):  # inputs of a layer are not kept once it has its ranges
+                for layer in self.layers_of(owner):
+                    self._set_ranges(layer, seen, margin, zero_points)
+                del waiting[owner]
+            return execute(node, [x])
+
+        keep = {network.node(node).inputs[0] for node in shared}  # else written over before their turn
+        network.evaluate(network.feed(images), network.output, mapped=set_ranges, keep=keep)
         if program:
             self.program()
 
@@ -142,6 +145,37 @@ class Deployment:
         """Write every layer's nearest levels, once `map` has chosen ranges and zero points."""
         for layer in self.layers:
             self.write(layer, self.nearest_levels(layer))
+
+    def _owner(self, node: str) -> str:
+        """The node whose weights a mapped node uses: itself, or the one that it shares them with."""
+        return str(self.network.node(node).attributes.get("shares", node))
+
+    def _set_ranges(self, layer: str, xs: list[NDArray[Any]], margin: float, zero_points: bool) -> None:
+        """Ranges of both converters for the inputs that a layer meets, and its zero points."""
+        self.set_input_range(layer, xs[0] if len(xs) == 1 else np.concatenate([x.ravel() for x in xs]))
+        codes = [self.codes(layer, x) for x in xs] if len(xs) > 1 else [self._some_codes(layer, xs[0])]
+        self._set_zero_points(layer, codes if zero_points else None)
+        partial = partial_sums(
+            codes[0] if len(codes) == 1 else np.concatenate(codes),
+            self.nearest_levels(layer),
+            self._sheet,
+            self.chip.layers[layer].row_tiles,
+        )
+        self.set_output_range(layer, partial, margin)
+
+    def _some_codes(self, layer: str, x: NDArray[Any]) -> NDArray[Any]:
+        """The evenly spread vectors of `codes` that decide ranges, without laying out all others at once."""
+        node, group = self._node(layer), self.layers[layer].group
+        maps = self._quantise(layer, x)
+        stride = max(1, len(windows.lower(node, maps[:1], group)) * len(maps) // RANGE_VECTORS)
+        if stride == 1 or maps.ndim < 3:
+            return windows.lower(node, maps, group)
+        parts, passed = [], 0
+        for first in range(0, len(maps), FEW_IMAGES):
+            part = windows.lower(node, maps[first : first + FEW_IMAGES], group)
+            parts.append(part[-passed % stride :: stride].copy())
+            passed += len(part)
+        return np.concatenate(parts)
 
     def layers_of(self, node: str) -> list[str]:
         """Chip layers of a network node, one per group."""
@@ -171,7 +205,9 @@ class Deployment:
         else:
             some = np.concatenate([c[:: max(1, len(c) // RANGE_VECTORS)] for c in codes])
             energy = some.astype(np.float32).var(axis=0, dtype=np.float64)
-            host.scale, host.zero_point = best_zero_points(self.weights(layer), energy, sheet)
+            host.scale, host.zero_point = best_zero_points(
+                self.weights(layer), energy, sheet, some, self.chip.layers[layer].row_tiles
+            )
         host.common = -host.scale * (host.zero_point + unsubtracted(sheet))
 
     def set_output_range(self, layer: str, partial: NDArray[Any], margin: float = 1.0) -> None:
@@ -394,7 +430,25 @@ class Deployment:
                 self.chip.configure(name, input_range=(low, sheet.v_read), output_range=host.output_range)
 
     def digital_overhead(self) -> dict[str, float]:
-        """Extra digital numbers and multiply-accumulates per vector, over those of the network."""
-        numbers = sum(host.n_extra for host in self.layers.values())
+        """What the host keeps and computes beside gains and offsets, over what the network has on the chip.
+
+        Returns
+        -------
+        dict
+            `numbers` kept, `indices` kept to say where single weights sit, multiply-accumulates `macs` for
+            one example (sums of inputs are additions and not counted), and their shares `fraction_of_weights`
+            and `fraction_of_macs` of the network's weights and multiply-accumulates on the chip.
+        """
+        summary = summarise(self.network)
+        vectors = {row.node: row.vectors for row in summary.layers if row.on_chip}
+        hosts = self.layers.items()
+        numbers = sum(host.n_extra for _, host in hosts)
+        macs = sum(host.n_macs * sum(vectors[node] for node in self.nodes_of(name)) for name, host in hosts)
         weights = sum(rows * cols for rows, cols in layer_shapes(self.network).values())
-        return {"numbers": float(numbers), "fraction_of_weights": numbers / weights}
+        return {
+            "numbers": float(numbers),
+            "indices": float(sum(0 if h.sparse_index is None else h.sparse_index.size for _, h in hosts)),
+            "macs": float(macs),
+            "fraction_of_weights": numbers / weights,
+            "fraction_of_macs": macs / max(summary.chip_macs, 1),
+        }

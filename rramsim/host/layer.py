@@ -13,6 +13,8 @@ from rramsim.network import Network, Node, windows
 
 __all__ = ["HostLayer", "layer_shapes"]
 
+BLOCK = 4096  # vectors whose codes are floats at a time
+
 
 @dataclass
 class HostLayer:
@@ -57,14 +59,14 @@ class HostLayer:
             if isinstance(codes, WindowCodes):
                 parts.append(np.einsum("nrhw,rc->nchw", codes.multiply(down), up, optimize=True))
             else:
-                parts.append((codes.astype(np.float32) @ down.astype(np.float32)) @ up)
+                parts.append(_product(codes, down.astype(np.float32)) @ up)
         if self.sparse_index is not None and self.sparse_value is not None:
             matrix = np.zeros((codes.shape[1], self.scale.size), dtype=np.float32)
             matrix[tuple(self.sparse_index.T)] = self.sparse_value * self.x_step
             if isinstance(codes, WindowCodes):
                 parts.append(codes.multiply(matrix))
             else:
-                parts.append(codes.astype(np.float32) @ matrix)
+                parts.append(_product(codes, matrix))
         return None if not parts else sum(parts[1:], parts[0])
 
     def common_mode(self, codes: NDArray[Any] | WindowCodes) -> NDArray[np.float32] | None:
@@ -79,7 +81,7 @@ class HostLayer:
             sums = codes.multiply(shared)
             common_mode = sums[:, :1] * common[:, None, None]
         else:
-            sums = codes.astype(np.float32) @ shared
+            sums = _product(codes, shared)
             common_mode = sums[:, :1] * common
         if self.reference_of is not None:
             scale = (self.scale * self.x_step).astype(np.float32)
@@ -106,6 +108,23 @@ class HostLayer:
             common + (0 if self.down is None else self.down.size) + (0 if self.up is None else self.up.size)
         )
         return dense + (0 if self.sparse_value is None else self.sparse_value.size)
+
+    @property
+    def n_macs(self) -> int:
+        """Multiply-accumulates of these numbers for one vector: every number takes part in one product.
+
+        The found error of reference lines takes one more for each column.
+        """
+        return self.n_extra + (0 if self.reference_of is None else self.reference_of.size)
+
+
+def _product(codes: NDArray[Any], matrix: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Integer codes (n, n_rows) times a float32 matrix; the codes become floats block by block."""
+    out = np.empty((len(codes), matrix.shape[1]), dtype=np.float32)
+    for first in range(0, len(codes), BLOCK):
+        part = codes[first : first + BLOCK].astype(np.float32)
+        np.matmul(part, matrix, out=out[first : first + BLOCK])
+    return out
 
 
 def layer_shapes(network: Network) -> dict[str, tuple[int, int]]:

@@ -33,14 +33,16 @@ def best_range(samples: NDArray[Any], code_max: int, noise: float = 0.0) -> floa
     float
         The range, at most the largest magnitude; the smallest positive number for all-zero samples.
     """
-    magnitude = np.abs(np.asarray(samples, dtype=np.float64)).ravel()
-    largest = magnitude.max(initial=0.0)
+    magnitude = np.abs(np.asarray(samples)).ravel()
+    largest = float(magnitude.max(initial=0.0))
     if largest == 0.0:
         return float(np.finfo(np.float32).tiny)
     candidates = largest * np.linspace(0.2, 1.0, 33)
     step = candidates / code_max
+    # sorted as they come, in half the bytes; numbers beyond a candidate are few and become float64
     magnitude = np.sort(magnitude)
-    clipped = [np.square(magnitude[np.searchsorted(magnitude, top) :] - top).sum() for top in candidates]
+    beyond = magnitude[np.searchsorted(magnitude, candidates[0]) :].astype(np.float64)
+    clipped = [np.square(beyond[np.searchsorted(beyond, top) :] - top).sum() for top in candidates]
     error = np.asarray(clipped) / magnitude.size + step**2 * (1.0 / 12.0 + noise**2)
     return float(candidates[np.argmin(error)])
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rramsim.network import windows
+from rramsim.parallel import release_memory
 
 if TYPE_CHECKING:
     from rramsim.host.deployment import Deployment
@@ -67,13 +68,14 @@ class Trace:
             return codes
         x, host = self.activations(source), deployment.layers[layer]
         origin = (x, host.x_step, host.signed)
-        held, *known = self._codes.get(layer, (lambda: None,))
+        held, recorded, *known = self._codes.get(layer, (lambda: None, False))
         codes = held()
         if codes is None or known[0] is not x or known[1:] != list(origin[1:]):
-            codes = deployment.codes(layer, x)
-            self._codes[layer] = (weakref.ref(codes), *origin)
-        if source not in self._foreign:
+            codes, recorded = deployment.codes(layer, x), False
+        if source not in self._foreign and not recorded:
             deployment.port.record(layer, codes)
+            recorded = True
+        self._codes[layer] = (weakref.ref(codes), recorded, *origin)
         return codes
 
     def answer(self, node: str, readings: list[NDArray[Any]]) -> None:
@@ -106,6 +108,23 @@ class Trace:
         network = self._deployment.network
         x = self.activations(network.node(node).inputs[0])
         self._values[node] = windows.from_columns(network.node(node), x.shape, columns)
+
+    def forget_before(self, node: str) -> None:
+        """Drop tensors that neither the output nor mapped nodes behind this one need any more."""
+        network = self._deployment.network
+        mapped = network.mapped
+        behind = [network.node(name).inputs[0] for name in mapped[mapped.index(node) + 1 :]]
+        needed: set[str] = set()
+        stack = [network.output, *behind]
+        while stack:
+            name = stack.pop()
+            if name not in needed:
+                needed.add(name)
+                stack += [] if name in self._values else network.node(name).inputs
+        self._values = {name: value for name, value in self._values.items() if name in needed}
+        self._foreign &= set(self._values)
+        self._codes = {layer: entry for layer, entry in self._codes.items() if entry[0]() is not None}
+        release_memory()
 
     def forget_after(self, node: str) -> None:
         """Drop the node's own and all later activations: the layer was changed."""

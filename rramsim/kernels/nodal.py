@@ -43,6 +43,7 @@ from rramsim.kernels.tables import LEAVES, MERGE_STEP
 
 KC = 128  # eliminated rows per pass over the kept ports: their slivers stay in the first-level cache
 SUPER = 64  # rows brought up to date together
+AREA = 192  # columns of kept ports whose packed rows stay in the second-level cache
 
 
 class Plan(NamedTuple):
@@ -128,24 +129,95 @@ def _leaf_group(plan, first, count, g, wires, lanes, slots, arena):
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
-def _scatter(child, stride, segments, first, count, s_pad, z, ldz, arena, out, ldo):
-    """Add a child's conductances to the rows to eliminate (z) and to the kept ports (arena at out)."""
+def _overlap(segments, first, middle, last, s_pad):
+    """Whether a kept port belongs to both children: only where a line is one node."""
+    for a in range(first, middle):
+        for b in range(middle, last):
+            low, high = segments[a]["target"], segments[b]["target"]
+            if low >= s_pad and low < high + segments[b]["length"] and high < low + segments[a]["length"]:
+                return True
+    return False
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def _scatter(child, stride, segments, first, count, s_pad, z, ldz, arena, out, ldo, cross, inner, kept):
+    """Copy a child's conductances to the rows to eliminate (z) and to the kept ports (arena at out).
+
+    They are added where `inner` (among eliminated rows) or `kept` (among kept ports) is true.
+    """
     for a in range(first, first + count):
         src_a, dst_a, n_a = segments[a]["source"], segments[a]["target"], segments[a]["length"]
-        for r in range(n_a):
-            source = child + (src_a + r) * stride
-            row = dst_a + r
-            for b in range(a, first + count):
-                src_b, dst_b, n_b = segments[b]["source"], segments[b]["target"], segments[b]["length"]
+        for b in range(a, first + count):
+            src_b, dst_b, n_b = segments[b]["source"], segments[b]["target"], segments[b]["length"]
+            if dst_a >= s_pad and cross > 0 and (dst_a - s_pad >= cross or dst_b - s_pad < cross):
+                continue  # not wanted of the whole array
+            for r in range(n_a):
+                source = child + (src_a + r) * stride + src_b
                 start = r + 1 if a == b else 0
                 if dst_a < s_pad:
-                    target = row * ldz + dst_b
-                    for c in range(start, n_b):
-                        z[target + c] += arena[source + src_b + c]
+                    target = (dst_a + r) * ldz + dst_b
+                    if inner and dst_b < s_pad:
+                        for c in range(start, n_b):
+                            z[target + c] += arena[source + c]
+                    else:
+                        for c in range(start, n_b):
+                            z[target + c] = arena[source + c]
                 else:
-                    target = out + (row - s_pad) * ldo + dst_b - s_pad
-                    for c in range(start, n_b):
-                        arena[target + c] += arena[source + src_b + c]
+                    target = out + (dst_a - s_pad + r) * ldo + dst_b - s_pad
+                    if kept:
+                        for c in range(start, n_b):
+                            arena[target + c] += arena[source + c]
+                    else:
+                        for c in range(start, n_b):
+                            arena[target + c] = arena[source + c]
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def _clear_between(segments, first, middle, last, s_pad, arena, out, ldo, cross):
+    """Zero the couplings between kept ports of different children."""
+    for a in range(first, middle):
+        for b in range(middle, last):
+            low, high = segments[a], segments[b]
+            if low["target"] > high["target"]:
+                low, high = high, low
+            row, column = low["target"] - s_pad, high["target"] - s_pad
+            if row < 0 or (cross > 0 and (row >= cross or column < cross)):
+                continue
+            for r in range(row, row + low["length"]):
+                target = out + r * ldo + column
+                for c in range(high["length"]):
+                    arena[target + c] = 0.0
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def _assemble(plan, merge, arena, z):
+    """Put both children's conductances together: rows to eliminate in z, kept ports in the arena."""
+    segments, s = plan.segments, merge["n_shared"]
+    out, ldo, n_kept, cross = merge["out"], merge["stride"], merge["n_kept"], merge["cross"]
+    first, middle = merge["segment"], merge["segment"] + merge["n_first"]
+    last = middle + merge["n_second"]
+    ldz, n_rows = s + ldo, (n_kept + MR - 1) // MR * MR
+    both = s == 0 or _overlap(segments, first, middle, last, s)
+    if both:
+        z[: s * ldz] = 0.0
+        arena[out : out + n_rows * ldo] = 0.0
+    else:  # each coupling has one source, but for those among eliminated ports
+        shared = segments[first]["length"]
+        for r in range(s):
+            if r >= shared:
+                z[r * ldz : (r + 1) * ldz] = 0.0
+            else:
+                z[r * ldz + shared : r * ldz + s] = 0.0
+                z[r * ldz + s + n_kept : (r + 1) * ldz] = 0.0
+        _clear_between(segments, first, middle, last, s, arena, out, ldo, cross)
+    _scatter(
+        merge["first"], merge["first_stride"], segments, first, merge["n_first"], s, z, ldz, arena, out, ldo,
+        cross, both, both,
+    )  # fmt: skip
+    _scatter(
+        merge["second"], merge["second_stride"], segments, middle, merge["n_second"], s, z, ldz, arena, out,
+        ldo, cross, True, both,
+    )  # fmt: skip
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
@@ -206,13 +278,16 @@ def _update(p, s, rows, col0, cols, arena, out, ldo, vector):
     sliver = s * vector
     kept = s // vector * sliver
     wide = NS * vector
-    for k0 in range(0, s, KC):
-        n_k = min(KC, s - k0)
-        for j in range(col0 // wide * wide, cols, wide):
-            b = kept + (j // vector) * sliver + k0 * vector
-            for i in range(0, min(rows, j + wide), MR):
+    across = AREA // wide * wide
+    for j0 in range(col0 // wide * wide, cols, across):
+        for k0 in range(0, s, KC):
+            n_k = min(KC, s - k0)
+            for i in range(0, min(rows, min(j0 + across, cols)), MR):
                 a = kept + (i // vector) * sliver + k0 * vector + i % vector
-                tile_update(arena, out + i * ldo + j, ldo, p, a, b, sliver, n_k)
+                first = j0 if i < j0 + wide else i // wide * wide
+                for j in range(first, min(j0 + across, cols), wide):
+                    b = kept + (j // vector) * sliver + k0 * vector
+                    tile_update(arena, out + i * ldo + j, ldo, p, a, b, sliver, n_k)
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
@@ -238,18 +313,8 @@ def run_plan(plan, g, wires, vector, arena, z, p, scale, slots, wanted):
             continue
         merge = plan.merges[first]
         out, ldo, n_kept, s = merge["out"], merge["stride"], merge["n_kept"], merge["n_shared"]
-        segment, n_first, n_second = merge["segment"], merge["n_first"], merge["n_second"]
-        n_rows = (n_kept + MR - 1) // MR * MR
-        arena[out : out + n_rows * ldo] = 0.0
         ldz = s + ldo
-        z[: s * ldz] = 0.0
-        _scatter(
-            merge["first"], merge["first_stride"], plan.segments, segment, n_first, s, z, ldz, arena, out, ldo
-        )
-        _scatter(
-            merge["second"], merge["second_stride"], plan.segments, segment + n_first, n_second, s, z, ldz,
-            arena, out, ldo,
-        )  # fmt: skip
+        _assemble(plan, merge, arena, z)
         if s > 0:
             at = merge["factors"]
             factors = p[at : at + s * ldz]
@@ -309,16 +374,17 @@ def _write_out(y, lanes, vector, first, step_r, step_c, n_r, n_c, start, n_batch
     """Copy the voltages of a leaf's word or bit nodes to their cells, from `start` of v (flat) on."""
     whole = 0
     stream = v.ctypes.data % 64 == 0 and start % vector == 0 and line % vector == 0
-    if n_c == vector and step_c == 1:
+    if n_c % vector == 0 and step_c == 1:
         whole = n_batch // vector * vector
         for r in range(n_r):
             source = first + r * step_r * n_c * lanes
             for b in range(0, whole, vector):
-                at = start + b * plane + r * line
-                if stream:
-                    turn_stream(y, source + b, lanes, v, at, plane)
-                else:
-                    turn(y, source + b, lanes, v, at, plane)
+                for c in range(0, n_c, vector):
+                    at = start + b * plane + r * line + c
+                    if stream:
+                        turn_stream(y, source + c * lanes + b, lanes, v, at, plane)
+                    else:
+                        turn(y, source + c * lanes + b, lanes, v, at, plane)
     for b in range(whole, n_batch):
         for r in range(n_r):
             at = start + b * plane + r * line

@@ -17,6 +17,10 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
+from rramsim.kernels.nodal_simd import drops_along, sums_to_end
+
+LANES = 8  # rows whose running sums are formed side by side
+
 
 class Drops(NamedTuple):
     """Resistances [ohm] of uniform lines; `both` ends at the same potential where true."""
@@ -32,7 +36,38 @@ class Drops(NamedTuple):
 
 @njit(cache=True, error_model="numpy", nogil=True)
 def _word_drop(x, y, drops):
-    """y = (R_word + r_access) x for all word lines, four at a time to hide the latency of the sums."""
+    """y = (R_word + r_access) x for all word lines (m, n), C-contiguous; the same bits in both ways."""
+    m, n = x.shape
+    whole = m // LANES * LANES if n % LANES == 0 else 0
+    if whole > 0:
+        _word_drop_lanes(x, y, drops, whole)
+    if whole < m:
+        _word_drop_rows(x[whole:], y[whole:], drops)
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def _word_drop_lanes(x, y, drops, m):
+    """`_word_drop` of the first m rows, a multiple of LANES, with as many columns."""
+    n = x.shape[1]
+    flat_x, flat_y = x.reshape(x.size), y.reshape(y.size)
+    sums, far = np.empty(n * LANES), np.zeros(LANES)
+    r, r_end = drops.r_word, drops.r_driver
+    whole = 2.0 * r_end + (n + 1) * r
+    for i in range(0, m, LANES):
+        sums_to_end(flat_x, i * n, n, n // LANES, sums, 0)
+        if drops.word_both and whole > 0.0:
+            far[:] = 0.0
+            for j in range(n):  # sum of r_left(j) x_j over the whole resistance, by partial sums
+                for k in range(LANES):
+                    far[k] += sums[j * LANES + k]
+            for k in range(LANES):
+                far[k] = (r_end * sums[k] + r * far[k]) / whole
+        drops_along(sums, 0, n // LANES, far, r_end, r, drops.r_access, flat_x, flat_y, i * n, n)
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def _word_drop_rows(x, y, drops):
+    """`_word_drop` of any shape, four rows at a time to hide the latency of the sums."""
     m, n = x.shape
     r, r_end, access = drops.r_word, drops.r_driver, drops.r_access
     whole = 2.0 * r_end + (n + 1) * r
@@ -77,8 +112,8 @@ def _word_drop(x, y, drops):
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
-def _bit_drop(x, y, sums, far, drop, drops):
-    """y += R_bit x for all bit lines; sums (m, n), far and drop (n,) are scratch."""
+def _bit_sums(x, sums, far, drop, drops):
+    """Currents of all bit lines: sums (m, n) from the top, far (n,) into the second ground, drop (n,) [V]."""
     m, n = x.shape
     r, r_end = drops.r_bit, drops.r_sense
     whole = 2.0 * r_end + (m + 1) * r
@@ -96,9 +131,16 @@ def _bit_drop(x, y, sums, far, drop, drops):
             far[j] = (r_end * sums[m - 1, j] + r * far[j]) / whole
     for j in range(n):
         drop[j] = r_end * (sums[m - 1, j] - far[j])
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def _bit_drop(x, y, sums, far, drop, drops):
+    """y += R_bit x for all bit lines; sums (m, n), far and drop (n,) are scratch."""
+    m, n = x.shape
+    _bit_sums(x, sums, far, drop, drops)
     for i in range(m - 1, -1, -1):
         for j in range(n):
-            drop[j] += r * (sums[i, j] - far[j])
+            drop[j] += drops.r_bit * (sums[i, j] - far[j])
             y[i, j] += drop[j]
 
 
@@ -133,11 +175,12 @@ def _cg(residual, d, w, x, p, q, sums, rows, drops, target, max_iterations):
         if not rho > target * target:
             return iteration
         _word_drop(p, q, drops)
-        _bit_drop(p, q, sums, far, drop, drops)
+        _bit_sums(p, sums, far, drop, drops)
         part[:] = 0.0
-        for i in range(m):
+        for i in range(m - 1, -1, -1):
             for j in range(n):
-                q[i, j] += d[i, j] * p[i, j]
+                drop[j] += drops.r_bit * (sums[i, j] - far[j])
+                q[i, j] += drop[j] + d[i, j] * p[i, j]
                 part[j] += p[i, j] * q[i, j]
         curvature = 0.0
         for j in range(n):
@@ -160,6 +203,11 @@ def _cg(residual, d, w, x, p, q, sums, rows, drops, target, max_iterations):
     return max_iterations
 
 
+# 1 / (2k+1)! and 1 / (2k)!: the series of sinh(u) / u and of cosh(u) in u^2, to rounding for |u| <= 1
+S = tuple(1.0 / math.factorial(2 * k + 1) for k in range(9))
+C = tuple(1.0 / math.factorial(2 * k) for k in range(10))
+
+
 @njit(cache=True, error_model="numpy", nogil=True)
 def _sinh_law(g, v, alpha, current, slope):
     """Current and slope of I = g sinh(alpha V) / alpha."""
@@ -170,18 +218,30 @@ def _sinh_law(g, v, alpha, current, slope):
                 current[i, j] = g[i, j] * v[i, j]
                 slope[i, j] = g[i, j]
             continue
-        largest = 0.0
+        beyond = 0
         for j in range(n):
-            largest = max(largest, abs(v[i, j]))
-        if alpha * largest <= 1.0:  # the power series, to rounding, in vectors
+            beyond += not abs(alpha * v[i, j]) <= 1.0
+        if beyond == 0:  # in vectors
             for j in range(n):
                 u = alpha * v[i, j]
                 t = u * u
-                s = 1.0 + t / 6.0 * (1.0 + t / 20.0 * (1.0 + t / 42.0 * (1.0 + t / 72.0 * (1.0 + t / 110.0 * (
-                    1.0 + t / 156.0 * (1.0 + t / 210.0 * (1.0 + t / 272.0)))))))  # fmt: skip
-                s *= u
-                current[i, j] = g[i, j] * s / alpha
-                slope[i, j] = g[i, j] * math.sqrt(1.0 + s * s)
+                s = S[7] + t * S[8]
+                s = S[6] + t * s
+                s = S[5] + t * s
+                s = S[4] + t * s
+                s = S[3] + t * s
+                s = S[2] + t * s
+                s = S[1] + t * s
+                c = C[8] + t * C[9]
+                c = C[7] + t * c
+                c = C[6] + t * c
+                c = C[5] + t * c
+                c = C[4] + t * c
+                c = C[3] + t * c
+                c = C[2] + t * c
+                c = C[1] + t * c
+                current[i, j] = g[i, j] * (v[i, j] + v[i, j] * t * s)
+                slope[i, j] = g[i, j] * (1.0 + t * c)
         else:
             for j in range(n):
                 s = math.sinh(alpha * v[i, j])
@@ -238,9 +298,42 @@ def _content_slope(current, drawn, x, change, t, part):
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
-def solve_sinh(g, v_in, first, last, alpha, drops, tolerance, max_newton, max_cg, v_cell, i_cell, report):
+def _cancellation(i_cell, total, net):
+    """Largest sum of magnitudes of cell currents along a bit line over the largest output; scratch (n,)."""
+    m, n = i_cell.shape
+    total[:] = 0.0
+    net[:] = 0.0
+    for i in range(m):
+        for j in range(n):
+            total[j] += abs(i_cell[i, j])
+            net[j] += i_cell[i, j]
+    most = out = 0.0
+    for j in range(n):
+        most, out = max(most, total[j]), max(out, abs(net[j]))
+    return most / max(out, 1e-300)
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def solve_sinh(
+    g,
+    v_in,
+    first,
+    last,
+    alpha,
+    drops,
+    tolerance,
+    cancelling,
+    floor,
+    max_newton,
+    max_cg,
+    v_cell,
+    i_cell,
+    report,
+):
     """Cell voltages and currents of input vectors [first, last).
 
+    A vector whose outputs are small differences of its cells' currents, by more than a factor of
+    `cancelling`, is solved on to a tolerance that is smaller in the same ratio, not below `floor`.
     report (n_batch, 3): Newton steps, last weighted mismatch over size, iterations of CG.
     """
     m, n = g.shape
@@ -256,11 +349,12 @@ def solve_sinh(g, v_in, first, last, alpha, drops, tolerance, max_newton, max_cg
         report[b, 0] = max_newton
         report[b, 1] = np.inf
         cg = 0
+        limit = 0.0  # of this vector, once its outputs are known
         forcing = 0.0 if alpha == 0.0 else 0.03
         _sinh_law(g, v, alpha, current, slope)
         for step in range(max_newton):
             mismatch, size, iterations = newton_step(
-                v, drawn, current, slope, drops, forcing, 0.3 * tolerance, max_cg, work, rows
+                v, drawn, current, slope, drops, forcing, 0.3 * (limit or tolerance), max_cg, work, rows
             )
             cg += iterations
             relative = mismatch / size if size > 0.0 else 0.0
@@ -287,9 +381,16 @@ def solve_sinh(g, v_in, first, last, alpha, drops, tolerance, max_newton, max_cg
                 break
             expected = relative * max(forcing, relative)  # Newton's method converges quadratically
             if relative <= tolerance or (t == 1.0 and relative < 1e-5 and expected <= tolerance):
-                report[b, 0] = step + 1
-                report[b, 1] = min(relative, expected)
-                break
+                reached = min(relative, expected)
+                if limit == 0.0:
+                    ratio = _cancellation(drawn, rows[0], rows[1]) / cancelling
+                    limit = max(min(floor, tolerance), tolerance / max(ratio, 1.0))
+                    if limit < tolerance:
+                        reached = relative  # this step went no further than `tolerance`
+                if reached <= limit:
+                    report[b, 0] = step + 1
+                    report[b, 1] = reached
+                    break
             forcing = min(0.03, max(1e-6, relative * relative))
         report[b, 2] = cg
 

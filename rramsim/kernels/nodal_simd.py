@@ -30,6 +30,9 @@ def _tile_update(typingctx, c, c0, ldc, p, a0, b0, sliver, n_k):
         block = Vectors(context, builder, c.dtype)
         c_data, p_data = block.data(c, args[0]), block.data(p, args[3])
         _, c_at, ldc, _, a_at, b_at, sliver, n_k = args
+        for r in range(MR):  # on their way while the sums are formed
+            for n in range(NS):
+                block.prefetch(c_data, block.at(block.at(c_at, r, ldc), n, block.width))
         with block.loop(n_k, [block.zero] * (MR * NS)) as loop:
             here = block.at(b_at, loop.index, block.width)
             columns = [block.load(p_data, block.at(here, n, sliver)) for n in range(NS)]
@@ -321,9 +324,78 @@ def _make_turn(stream):
     return turn
 
 
+@intrinsic
+def _sums_to_end(typingctx, x, x0, ldx, n_blocks, s, s0):
+    """s[j V + r] = sum of x[r, j:] for V rows of x, `ldx` apart, of n_blocks V numbers; s from s0 on."""
+    if not are_floats(x, s):
+        return None
+    signature = types.void(x, types.intp, types.intp, types.intp, s, types.intp)
+
+    def build(context, builder, sig, args):
+        block = Vectors(context, builder, x.dtype)
+        x_data, s_data = block.data(x, args[0]), block.data(s, args[4])
+        _, x_at, ldx, n_blocks, _, s_at = args
+        width = block.width
+        last = builder.sub(n_blocks, ir.Constant(INDEX, 1))
+        with block.loop(n_blocks, [block.zero]) as loop:
+            number = builder.sub(last, loop.index)
+            here = block.at(x_at, number, width)
+            columns = block.transposed([block.load(x_data, block.at(here, r, ldx)) for r in range(width)])
+            total, there = loop.results[0], block.at(s_at, number, width * width)
+            for k in range(width - 1, -1, -1):
+                total = builder.fadd(total, columns[k])
+                block.store(total, s_data, block.at(there, k, width))
+            loop.next[0] = total
+        return context.get_dummy_value()
+
+    return signature, build
+
+
+@intrinsic
+def _drops_along(typingctx, s, s0, n_blocks, far, r_end, r, access, x, y, x0, ldx):
+    """y[r, j] = r_end (s[0] - far) + r sum_(k <= j) (s[k] - far) + access x[r, j] for V rows of x and y.
+
+    s : as `_sums_to_end` leaves it, from s0 on; far : (V,) current [A] from the far end of each row.
+    """
+    if not are_floats(s, far, x, y):
+        return None
+    scalar = s.dtype
+    signature = types.void(
+        s, types.intp, types.intp, far, scalar, scalar, scalar, x, y, types.intp, types.intp
+    )
+
+    def build(context, builder, sig, args):
+        block = Vectors(context, builder, s.dtype)
+        s_data, far_data = block.data(s, args[0]), block.data(far, args[3])
+        x_data, y_data = block.data(x, args[7]), block.data(y, args[8])
+        s_at, n_blocks, x_at, ldx = args[1], args[2], args[9], args[10]
+        r_end, r, access = (block.spread(args[k]) for k in (4, 5, 6))
+        width = block.width
+        from_far = block.load(far_data, ir.Constant(INDEX, 0))
+        start = builder.fmul(r_end, builder.fsub(block.load(s_data, s_at), from_far))
+        with block.loop(n_blocks, [start]) as loop:
+            drop, there = loop.results[0], block.at(s_at, loop.index, width * width)
+            columns = []
+            for k in range(width):
+                current = builder.fsub(block.load(s_data, block.at(there, k, width)), from_far)
+                drop = builder.fadd(drop, builder.fmul(r, current))
+                columns.append(drop)
+            here = block.at(x_at, loop.index, width)
+            for k, row in enumerate(block.transposed(columns)):
+                at = block.at(here, k, ldx)
+                own = builder.fmul(access, block.load(x_data, at))
+                block.store(builder.fadd(row, own), y_data, at)
+            loop.next[0] = drop
+        return context.get_dummy_value()
+
+    return signature, build
+
+
 eliminate_lanes = twin(_eliminate_lanes, plain.eliminate_lanes)
 lane_weights = twin(_lane_weights, plain.lane_weights)
 row_sums = twin(_row_sums, plain.row_sums)
+sums_to_end = twin(_sums_to_end, plain.sums_to_end)
+drops_along = twin(_drops_along, plain.drops_along)
 solve_sliver = twin(_solve_sliver, plain.solve_sliver)
 tile_update = twin(_tile_update, plain.make_tile_update(MR, NS))
 turn = twin(_make_turn(False), plain.turn)

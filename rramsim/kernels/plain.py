@@ -45,6 +45,22 @@ def make_row_mix(n_vectors):
     return row_mix
 
 
+def sums_to_end(x, x0, ldx, n_blocks, s, s0):
+    v = 64 // x.itemsize
+    n = n_blocks * v
+    rows = x[x0 + np.arange(v)[:, None] * ldx + np.arange(n)]
+    s[s0 : s0 + n * v] = np.cumsum(rows[:, ::-1], axis=1)[:, ::-1].T.ravel()
+
+
+def drops_along(s, s0, n_blocks, far, r_end, r, access, x, y, x0, ldx):
+    v = 64 // x.itemsize
+    n = n_blocks * v
+    currents = s[s0 : s0 + n * v].reshape(n, v) - far[:v]
+    drop = r_end * currents[0] + np.cumsum(r * currents, axis=0)
+    at = x0 + np.arange(v)[:, None] * ldx + np.arange(n)
+    y[at] = drop.T + access * x[at]
+
+
 def turn(y, y0, y_step, v, v0, v_step):
     k = np.arange(64 // y.itemsize)
     v[v0 + k[:, None] * v_step + k] = y[y0 + k[:, None] * y_step + k].T

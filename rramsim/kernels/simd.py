@@ -77,6 +77,14 @@ class Vectors:
         stored.align = _n_bytes(lane)
         return stored
 
+    def prefetch(self, data, index):
+        """Fetch the cache line of number `index` for writing."""
+        byte = ir.IntType(8).as_pointer()
+        kind = ir.FunctionType(ir.VoidType(), [byte, I32, I32, I32])
+        function = cgutils.get_or_insert_function(self.builder.module, kind, "llvm.prefetch.p0i8")
+        place = self.builder.bitcast(self.builder.gep(data, [index]), byte)
+        self.builder.call(function, [place, *(ir.Constant(I32, k) for k in (1, 3, 1))])
+
     def load_scalar(self, data, index):
         return self.builder.load(self.builder.gep(data, [index]))
 

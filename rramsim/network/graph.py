@@ -120,7 +120,11 @@ class Network:
         n = int(self.metadata.get("batch", 1))
         values = self.zeros(n)
         self.evaluate(values, self.output, keep="all")
-        largest = max(1, *(value.size // n for value in values.values()))
+        # constants, such as a table of embeddings, do not grow with the batch
+        grown = [
+            v.size // n for key, v in values.items() if key in self.inputs or self.node(key).op != "Constant"
+        ]
+        largest = max(1, *grown)
         # fixed by the network, so that bits do not depend on how a caller batches; some ONNX files fix it
         self.batch = int(self.metadata.get("batch", np.clip(PASS_NUMBERS // largest, 1, PASS_IMAGES)))
 

@@ -1,13 +1,18 @@
 """Fits to synthetic measurements recover what made them; seeds fixed, limits 5 standard errors."""
 
 import dataclasses
+import re
+import warnings
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
+from finetune.study.cli import main
 from rramsim.cell import CellArray, CellsConfig, DisturbConfig, load_preset
 from rramsim.cell.fit import ReadingConfig, fit
-from rramsim.checks import InputError
+from rramsim.cell.fit.reading import read_measurements
+from rramsim.checks import InputError, UnitWarning
 
 N_CELLS = 400
 
@@ -239,3 +244,52 @@ class TestErrors:
     def test_missing_file(self, tmp_path):
         with pytest.raises(InputError, match="cannot be read"):
             fit(tmp_path / "none.csv")
+
+
+class TestUnits:
+    """A wrong unit of a file was taken without a word as long as cells stayed below 10 mS."""
+
+    def table(self, path, factor=1.0, header="g", more=()):
+        rng = np.random.default_rng(0)
+        levels = np.repeat(np.arange(4), 30)
+        g = (1.0 + 2.0 * levels) * rng.lognormal(0.0, 0.02, levels.size) * factor
+        columns = [levels, g, *(np.full(levels.size, value) if np.isscalar(value) else value(levels)
+                                for _, value in more)]  # fmt: skip
+        return save(path, ("level", header, *(name for name, _ in more)), np.stack(columns, axis=1))
+
+    @pytest.mark.parametrize(
+        "kwargs, message",
+        [
+            ({"header": "g (mS)"}, r"m.csv: median conductance = 0.00\d+ S \(\d+.* uS\) is outside the usual "
+             "1 nS to 1 mS"),
+            ({"header": "g (pS)"}, "median conductance = .* is outside the usual"),
+            ({"header": "g (uS)", "more": [("v_read", 200.0)]}, r"read voltage = 200 V .* \(--unit v_read="),
+            ({"header": "g (uS)", "more": [("time", 3e12)]}, "time is 3e.12 s, that is 9.51e.04 years"),
+            ({"header": "g (uS)", "more": [("target (mS)", lambda levels: 1.0 + 2.0 * levels)]},
+             "the median of target is .* times that of the conductances"),
+        ],
+    )  # fmt: skip
+    def test_implausible_units_of_a_file_are_warned_about(self, tmp_path, kwargs, message):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            read_measurements(self.table(tmp_path / "m.csv", **kwargs))
+        said = [str(entry.message) for entry in caught if entry.category is UnitWarning]
+        assert len(said) == 1
+        assert re.search(message, said[0]), said
+
+    def test_plausible_files_draw_no_warning(self, tmp_path):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            read_measurements(self.table(tmp_path / "m.csv", header="g (uS)", more=[("v_read", 0.2)]))
+
+    def test_files_in_two_units_are_warned_about(self, tmp_path):
+        one, two = (
+            self.table(tmp_path / f"{n}.csv", factor, header="g (uS)") for n, factor in (("a", 1), ("b", 200))
+        )
+        with pytest.warns(UnitWarning, match=r"uS in a.csv and .* uS in b.csv, a factor of \d+: have they"):
+            read_measurements([one, two])
+
+    def test_the_command_says_it_too(self, tmp_path):
+        path = self.table(tmp_path / "m.csv", header="g (mS)")
+        result = CliRunner().invoke(main, ["fit-device", str(path)])
+        assert "is outside the usual 1 nS to 1 mS" in result.stderr

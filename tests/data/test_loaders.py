@@ -359,3 +359,31 @@ def test_mnist_in_place_of_fashion_mnist(tmp_path, rng, monkeypatch):
     monkeypatch.setenv("RRAMSIM_DATA", str(tmp_path))
     with pytest.raises(InputError, match=r"is not Fashion-MNIST's .* is it MNIST"):
         load_dataset("fashion_mnist_full")
+
+
+@pytest.mark.parametrize("ending", [".npz", ".h5"])
+def test_calibration_images_need_no_labels(tmp_path, rng, ending):
+    pixels = rng.integers(0, 256, (30, 6, 6), dtype=np.uint8)
+    table = {
+        "train_images": pixels, "train_labels": np.arange(30) % 3, "calibration_images": pixels[:9],
+        "test_images": pixels, "test_labels": np.arange(30) % 3,
+    }  # fmt: skip
+    path = tmp_path / f"x{ending}"
+    if ending == ".npz":
+        np.savez(path, **table)
+    else:
+        with h5py.File(path, "w") as file:
+            for name, array in table.items():
+                file[name] = array
+    data = load_dataset(str(path))
+    assert len(data["calibration"]) == 9
+    assert (data["calibration"].labels == -1).all()
+    np.testing.assert_array_equal(data["calibration"].pixels[:, 0], pixels[:9])
+    assert data.n_classes == 3
+    del table["test_labels"]
+    np.savez(tmp_path / "y.npz", **table)
+    with pytest.raises(InputError, match="must hold an array 'test_labels'"):
+        load_dataset(str(tmp_path / "y.npz"))
+    np.savez(tmp_path / "z.npz", **(table | {"test_labels": np.full(30, -1)}))
+    with pytest.raises(InputError, match="test labels must be >= 0"):
+        load_dataset(str(tmp_path / "z.npz"))

@@ -196,12 +196,29 @@ def test_full_rank_adapter_removes_what_is_linear(net, calibration):
 
     bench, work = work_on(net, calibration, "conv2/1")
     before = float(np.square(work.target - work.outputs()).mean())
-    Adapter(rank=6, ridge=1e-6).tune_layer(work)
+    Adapter(rank=6, ridge=1e-6, most=2.0).tune_layer(work)
     assert (
         float(np.square(work.target - work.outputs()).mean()) < 0.15 * before
     )  # the ADC's rounding and noise are left
     assert work.host.n_extra == 6 * (36 + 6)
-    assert bench.deployment.digital_overhead()["numbers"] == work.host.n_extra
+    overhead = bench.deployment.digital_overhead()
+    assert overhead["numbers"] == work.host.n_extra
+    assert overhead["indices"] == 0
+    assert overhead["macs"] == 64 * work.host.n_extra  # 8 x 8 positions
+    macs = 64 * (9 * 8 + 36 * 12) + 12 * 5
+    assert overhead["fraction_of_macs"] == pytest.approx(64 * 6 * (36 + 6) / macs)
+
+
+def test_adapter_costs_less_than_the_layer(net, calibration):
+    """36 rows and 6 columns, 216 products: rank 5 costs 210, rank 6 would cost 252."""
+    from finetune.strategies.adapter import Adapter
+
+    _bench, work = work_on(net, calibration, "conv2/1")
+    Adapter(rank=6).tune_layer(work)
+    assert work.host.n_extra == 5 * (36 + 6)
+    Adapter(rank=6, most=0.1).tune_layer(work)
+    assert work.host.down is None
+    assert work.host.n_extra == 0
 
 
 def test_sparse_correction_counts_its_entries(net, calibration):

@@ -1,5 +1,7 @@
 """One cell per weight: zero points, what is common to a tile, and how much of the error tuning removes."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -17,6 +19,7 @@ FINE = ConverterConfig(dac_bits=12, adc_bits=20, adc_noise=0.0)
 
 
 def chip(net, number=0, sigma=0.2, reference="line", level=None, **more):
+    """A chip with one cell for each weight; `more` are settings of `small.config`."""
     old = small.config("reference", sigma=sigma, **more)
     mapping = MappingConfig(
         kind="reference", tile_rows=16, tile_cols=16, reference=reference, reference_level=level
@@ -55,6 +58,29 @@ def test_zero_points_minimise_the_expected_error_energy():
             assert energy_of(weights[:, j], power, scale[j] * other, zero[j], data, 0.1) > 0.9 * best
     assert scale[4] < 0.0  # a column of negative weights is held upside down
     assert np.isfinite([scale[5], zero[5]]).all()
+
+
+def test_zero_points_spare_the_converters_range():
+    """Rounding and noise at four standard deviations of the widest column, beside the cells' own errors.
+
+    Inputs that are never negative send their sum through every column whose zero is not what is subtracted.
+    """
+    rng, data = np.random.default_rng(0), dataclasses.replace(sheet(), adc_bits=6)
+    weights = rng.normal(size=(100, 24)) + 0.5 * rng.normal(size=24)
+    codes = np.maximum(rng.normal(60.0, 60.0, (400, 100)), 0.0).round()
+    energy, lines = codes.var(axis=0), ((0, 64), (64, 100))
+
+    def expected(scale, zero):
+        cells = sum(energy_of(weights[:, j], energy, scale[j], zero[j], data, 0.1) for j in range(24))
+        held = weights / scale + zero + unsubtracted(data)
+        reach = max((codes[:, a:b] @ held[a:b]).std(axis=0).max() for a, b in lines)
+        reach += max(np.abs((codes[:, a:b] @ held[a:b]).mean(axis=0)).max() for a, b in lines)
+        return cells + 2 * np.square(scale).sum() * (4 * reach / 31) ** 2 * (
+            1 / 12 + (data.adc_noise / 4) ** 2
+        )
+
+    plain = expected(*zero_points(weights, energy, data))
+    assert expected(*zero_points(weights, energy, data, codes, lines)) < 0.8 * plain
 
 
 @pytest.mark.parametrize("reference, level", [("line", None), ("line", 8), ("line", 0), ("digital", None)])
@@ -114,6 +140,14 @@ def test_single_cells_get_more_rewrites_than_pairs_and_the_plan_says_so():
     assert 1.5 < report.writes_per_cell <= 2.0
     assert report.writes_per_cell == pytest.approx(planned["writes_per_cell"], rel=0.15)
     assert report.vectors <= planned["vectors"]
+
+
+def test_exact_converters_do_no_harm():
+    """With the sum of the inputs taken out, one direction of the weights meets nothing but rounding."""
+    net, images = small.network(), small.images(128)
+    device = chip(net, 1, converters=FINE)
+    report = tune(device, net, net, images, strategy="lsq.rewrite + lsq.affine")
+    assert small.logit_error(net, report.deployment) < 0.012
 
 
 def test_tuning_removes_most_of_the_error():

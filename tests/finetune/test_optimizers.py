@@ -178,3 +178,44 @@ def test_bounds_hold_in_points_and_result():
 def test_mistakes_are_named(call, message):
     with pytest.raises(InputError, match=message):
         call()
+
+
+@pytest.mark.parametrize("rule", ["sgd", "momentum"])
+def test_coordinate_steps_that_are_too_long_are_taken_back(rule):
+    """Curvatures 0.5, 2, 12 and 37 in four blocks, rate 0.4: without the guard the last two diverge."""
+    curvature = np.repeat([0.5, 2.0, 12.0, 37.0], 3)
+    blocks = np.repeat(np.arange(4), 3)
+    aim = np.random.default_rng(2).normal(size=12)
+    optimizer = make_optimizer(
+        "coordinate", np.zeros(12), blocks=blocks, perturbation=0.05, rule=rule, rate=0.4
+    )
+
+    def losses(x):
+        return np.bincount(blocks, 0.5 * curvature * np.square(x - aim))
+
+    first = losses(optimizer.x)
+    twin = None
+    for round_ in range(120):
+        if round_ == 60:
+            twin = make_optimizer(
+                "coordinate", np.zeros(12), blocks=blocks, perturbation=0.05, rule=rule, rate=0.4
+            )
+            twin.load_state_dict(optimizer.state_dict())
+        for entry in (optimizer, twin):
+            if entry is not None:
+                entry.tell(np.array([losses(point) for point in entry.ask()]))
+    assert (losses(optimizer.x) < 0.1 * first).all()
+    np.testing.assert_array_equal(twin.x, optimizer.x)
+
+
+def test_gauss_newton_says_what_it_promises_on_held_out_groups():
+    """A linear problem is solved at once; residuals of chance alone move next to nothing."""
+    rng = np.random.default_rng(4)
+    jacobian, groups = rng.normal(size=(6, 80)), np.arange(80) % 4
+    for target, share in ((jacobian.T @ rng.normal(size=6), 1.0), (rng.normal(size=80), 0.0)):
+        optimizer = make_optimizer("gauss_newton", np.zeros(6), n_directions=6, kind="coordinates")
+        outputs = optimizer.ask() @ jacobian
+        optimizer.tell_outputs(outputs, target, groups=groups)
+        assert optimizer.promised == pytest.approx(share, abs=0.01)
+        moved = np.linalg.norm(optimizer.x)
+        assert moved > 1.0 if share else moved < 0.05

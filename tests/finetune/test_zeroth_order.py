@@ -37,7 +37,7 @@ def errors(net, calibration, strategy, numbers=(0, 1, 2), common_shift=True, **c
         ("zo.local(rounds=60)", 0.8),
         ("zo.local(rounds=60, rank=4)", 0.6),
         ("zo.local(rounds=80, method='spsa', rate=0.2)", 0.9),
-        ("zo.local(rounds=80, method='coordinate', rate=0.2)", 0.9),
+        ("zo.local(rounds=80, method='coordinate', rate=0.4)", 0.9),
         ("zo.levels(trials=12)", 0.98),
         ("zo(reach=-1, parameters='gain+offset', steps=2)", 0.8),
         ("zo(method='line', reach=-1, steps=60, perturbation=0.1)", 0.95),

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rramsim.cell.fit.meaning import DIMENSIONS, guess_by_name, guess_by_values, unit_factor
+from rramsim.cell.fit.plausible import check_files, check_units
 from rramsim.cell.fit.recipe import MEANINGS, ReadingConfig
 from rramsim.cell.fit.sheets import Sheet, read_sheet
 from rramsim.checks import InputError, nearest_name
@@ -66,6 +67,11 @@ def read_measurements(
     ------
     InputError
         Naming the file and line of what cannot be read, or what is missing.
+
+    Warns
+    -----
+    UnitWarning
+        Where medians are beyond what cells have, or two units seem to be mixed.
     """
     reading = reading or ReadingConfig()
     files = [paths] if isinstance(paths, str | Path) else list(paths)
@@ -83,6 +89,7 @@ def read_measurements(
 
 
 def _joined(parts: list[Measurements]) -> Measurements:
+    check_files([part.source for part in parts], [float(np.median(part.columns["g"])) for part in parts])
     shared = set.intersection(*(set(part.columns) for part in parts))
     lost = set.union(*(set(part.columns) for part in parts)) - shared
     if lost:
@@ -222,6 +229,7 @@ def _read_one(path: Path, reading: ReadingConfig) -> Measurements:
     lines = sheet.lines[row]
     values, lines, bad = _without_bad(values, lines, frame, columns, row, reading, path)
     _check_magnitude(values["g"], quantity, sheet)
+    check_units(values, path.name)
     if "cell" in values:
         values["cell"] = np.unique(values["cell"], return_inverse=True)[1]
     return Measurements(path.name, values, lines, sheet.lines[row], tuple(sheet.notes), tuple(bad))
