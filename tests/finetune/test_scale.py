@@ -12,7 +12,10 @@ from finetune.evidence import posterior
 from finetune.evidence.layer import Work
 from finetune.evidence.samples import LEAST, MOST, sample_count
 from finetune.tuner import Tuner, tune
+from rramsim.cell import CellsConfig
 from rramsim.chip.simulated import ChipConfig, SimulatedChip
+from rramsim.datasets.embedded import load_dataset
+from rramsim.datasets.teachers import load_teacher
 from rramsim.host.layer import layer_shapes
 from rramsim.network import zoo
 
@@ -119,3 +122,14 @@ def test_large_teachers_give_the_same_tensors(monkeypatch):
         np.testing.assert_array_equal(followed.teacher_values(name), wanted[name], err_msg=name)
         assert followed.teacher_shape(name) == wanted[name].shape
         assert len(followed._teacher_values) <= 2
+
+
+def test_the_shipped_vision_transformer_tunes():
+    """Attention, layer norm and tokens of the shipped file; chip 0, a gap within 2.5 points."""
+    net, data = load_teacher("vit_fashion"), load_dataset("fashion_mnist")
+    cells = CellsConfig(n_levels=16, on_off_ratio=30.0, law="lognormal", sigma=0.3)
+    chip = SimulatedChip(ChipConfig(cells=cells), layer_shapes(net), chip=0)
+    some = data["validation"].take(500)
+    report = tune(chip, net, net, data["calibration"].images[:128])
+    right = (report.deployment.run(some.images).argmax(axis=1) == some.labels).mean()
+    assert (net.run(some.images).argmax(axis=1) == some.labels).mean() - right < 0.025
