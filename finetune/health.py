@@ -161,28 +161,3 @@ class Health:
         else:
             lines.append("It behaves like its datasheet.")
         return "\n".join(lines)
-
-    def figure(self) -> Any:
-        """A figure of all layers: noise, gain, offsets, stuck weights; needs matplotlib."""
-        import matplotlib.pyplot as plt
-
-        figure, axes = plt.subplots(1, 4, figsize=(11.0, 2.8), layout="constrained")
-        names = [entry.layer for entry in self.layers]
-        panels = (
-            ("noise_codes", "noise of a conversion (codes)", "noise_expected"),
-            ("gain", "answers over written levels", None),
-            ("offset_codes", "offsets of conversions (codes)", None),
-            ("outliers", "weights that stand out", None),
-        )
-        for ax, (name, label, expected) in zip(axes, panels, strict=True):
-            ax.plot([getattr(entry, name) for entry in self.layers], names, "o")
-            if expected:
-                ax.plot([getattr(entry, expected) for entry in self.layers], names, "|", ms=12, color="black")
-            if name == "gain":
-                ax.axvline(1.0, color="black", lw=0.8)
-            ax.set_xlabel(label)
-            ax.set_xlim(left=0.0)
-            ax.invert_yaxis()
-            if ax is not axes[0]:
-                ax.set_yticklabels([])
-        return figure

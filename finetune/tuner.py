@@ -57,7 +57,7 @@ class TuneReport:
 
     @property
     def health(self) -> Health:
-        """What was learnt of the chip, in words (`Health.text`) and as a figure."""
+        """What was learnt of the chip, in words (`Health.text`); `finetune.plot_health` draws it."""
         return Health.of(self.history)
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from finetune import tune
 from finetune.health import Health
+from finetune.plot_health import health_figure
 from rramsim.cell import ReadNoiseConfig
 from rramsim.chip.converters import ConverterConfig, ConverterErrors
 from rramsim.chip.simulated import SimulatedChip
@@ -63,7 +64,7 @@ def test_report_is_drawn_and_says_when_nothing_is_known(net, calibration):
     report = tune(small.chip(net), net, net, calibration, strategy="lsq.affine")
     assert report.health.text().startswith("Nothing was identified")
     health = tune(small.chip(net), net, net, calibration, strategy="lsq.rewrite(passes=1)").health
-    figure = health.figure()
+    figure = health_figure(health)
     assert len(figure.axes) == 4
     drawn = figure.axes[0].lines[0].get_xdata()
     np.testing.assert_allclose(drawn, [entry.noise_codes for entry in health.layers])
