@@ -295,6 +295,21 @@ class RemoteChip:
         Nobody listens, the server died or its chip failed. The chip object is of no use afterwards.
     InputError
         The far chip refuses what was asked; the connection goes on.
+
+    Examples
+    --------
+    >>> import threading
+    >>> from rramsim import ChipConfig, ChipListener, SimulatedChip, serve_chip
+    >>> listener = ChipListener(("127.0.0.1", 0))
+    >>> chip = SimulatedChip(ChipConfig(), {"fc": (12, 5)})
+    >>> server = threading.Thread(target=serve_chip, args=(chip, listener), daemon=True)
+    >>> server.start()
+    >>> far = RemoteChip(listener.address)
+    >>> list(far.layers)
+    ['fc']
+    >>> far.close()
+    >>> server.join()
+    >>> listener.close()
     """
 
     def __init__(

@@ -33,7 +33,17 @@ _NONE_32 = np.zeros((0, 0), np.float32)
 
 @dataclass(frozen=True)
 class WriteReport:
-    """What one call of `CellArray.write` cost."""
+    """What one call of `CellArray.write` cost.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rramsim.cell import CellArray, CellsConfig, ProgrammingConfig
+    >>> verified = CellsConfig(programming=ProgrammingConfig(method="write_verify"))
+    >>> report = CellArray((4, 8), verified).write(np.full((4, 8), 15))
+    >>> report.n_cells, report.n_failed, report.n_pulses > 32
+    (32, 0, True)
+    """
 
     n_cells: int  # cells written (masked), stuck ones included
     n_pulses: int  # programming pulses
@@ -61,6 +71,15 @@ class CellArray:
     -----
     Cells arrive reset: at g_min with an error of their own that no write counter sees.
     Memory is 9 to 35 bytes a cell, depending on which causes are on.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rramsim.cell import CellsConfig
+    >>> array = CellArray((2, 3), CellsConfig(sigma=0.0, g_max=40e-6, on_off_ratio=40.0))
+    >>> report = array.write(np.array([[15, 0, 15], [0, 15, 0]]))
+    >>> np.round(1e6 * array.conductance).tolist()
+    [[40.0, 1.0, 40.0], [1.0, 40.0, 1.0]]
     """
 
     def __init__(

@@ -60,6 +60,17 @@ class SimulatedChip:
     Writes and reads take the time of the ledger, layer after layer, and the cells' clock goes with it
     (`ConverterConfig.clock`): before every write and `wait`, and before a read once a second has come
     together. So the split of reads into calls changes nothing below a second of reading.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rramsim import CellsConfig
+    >>> chip = SimulatedChip(ChipConfig(cells=CellsConfig(sigma=0.0)), {"fc": (12, 1)})
+    >>> chip.write("fc", np.tile([15, 0], (12, 1, 1)))
+    >>> chip.configure("fc", input_range=(0.0, 0.2), output_range=12 * 0.2 * 40e-6)
+    >>> reading = chip.mvm("fc", np.full((1, 12), 255))
+    >>> reading.codes.shape, 115 < reading.codes[0, 0] < 127, chip.ledger.total.vectors
+    ((1, 1), np.True_, 1)
     """
 
     def __init__(

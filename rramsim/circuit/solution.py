@@ -13,7 +13,16 @@ from rramsim.circuit.wiring import WiresConfig
 
 @dataclass(frozen=True, eq=False)
 class Solution:
-    """Voltages and currents of a crossbar for a batch of inputs; SI units."""
+    """Voltages and currents of a crossbar for a batch of inputs; SI units.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rramsim import solve_crossbar
+    >>> solution = solve_crossbar(np.full((2, 3), 50e-6), np.full((1, 2), 0.2), r_word=2.5, r_bit=2.5)
+    >>> solution.i_out.shape, bool((solution.i_out < 2 * 50e-6 * 0.2).all())
+    ((1, 3), True)
+    """
 
     v_in: NDArray[Any]  # (n_batch, n_wl) source voltages
     i_out: NDArray[Any]  # (n_batch, n_bl) current into the ground of each bit line

@@ -54,6 +54,15 @@ class Deployment:
     ------
     InputError
         If the chip's layers do not fit the network.
+
+    Examples
+    --------
+    >>> from rramsim import ChipConfig, SimulatedChip, layer_shapes, load_dataset, load_teacher
+    >>> network, images = load_teacher("cnn_digits"), load_dataset("digits")["calibration"].images[:32]
+    >>> deployment = Deployment(network, SimulatedChip(ChipConfig(), layer_shapes(network)))
+    >>> deployment.map(images)
+    >>> deployment.run(images).shape
+    (32, 10)
     """
 
     def __init__(self, network: Network, chip: ChipProtocol) -> None:

@@ -49,6 +49,17 @@ class Network:
     InputError
         Unknown operators, missing inputs or parameters, NaN weights, or shapes that do not fit;
         each names the node.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> nodes = [
+    ...     Node("fc", "MatMul", ("input",), {}, {"weight": np.eye(3, dtype=np.float32)}),
+    ...     Node("relu", "Relu", ("fc",)),
+    ... ]
+    >>> network = Network(nodes, (3,), "relu")
+    >>> network.run(np.array([[1.0, -2.0, 3.0]], np.float32)).tolist(), network.mapped
+    ([[1.0, 0.0, 3.0]], ('fc',))
     """
 
     def __init__(
