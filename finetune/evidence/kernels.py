@@ -9,6 +9,32 @@ ROUNDING = 1e-12  # of a gain's terms, by which a bound on it is widened
 
 
 @njit(cache=True, error_model="numpy")
+def _best_of_row(s, h, mean, added, deviate, factor, allowed, chosen, level_mean, level_sd, carry, cost):
+    """The best move of one weight's cells, see `choose_moves`.
+
+    Its gain (-inf where none may move), cell, level, d and new mean; then the largest |d| of any move and the
+    least variance that one adds.
+    """
+    rest = cost * (1.0 - carry * carry)
+    best, best_k, best_q, best_d, best_m, far, low = -np.inf, 0, 0, 0.0, 0.0, 0.0, np.inf
+    for k in range(mean.shape[0]):
+        if not allowed[k] or chosen[k] > 0.0:
+            continue
+        f = factor[k]
+        base = cost * added[k]
+        low = min(low, base)
+        lift = carry * deviate[k]
+        for q in range(level_mean.shape[0]):
+            m = level_mean[q] + lift * level_sd[q]
+            d = f * (m - mean[k])
+            gain = 2.0 * s * d - h * (d * d + base + f * f * rest * level_sd[q] * level_sd[q])
+            far = max(far, abs(d))
+            if gain > best:
+                best, best_k, best_q, best_d, best_m = gain, k, q, d, m
+    return best, best_k, best_q, best_d, best_m, far, low
+
+
+@njit(cache=True, error_model="numpy")
 def choose_moves(
     slope,
     gram,
@@ -52,8 +78,6 @@ def choose_moves(
         move (0 for cells that stay)
     """
     n_rows, n_cols, n_cells = mean.shape
-    n_levels = level_mean.shape[0]
-    rest = cost * (1.0 - carry * carry)
     diagonal = np.empty(n_rows)
     for i in range(n_rows):
         diagonal[i] = gram[i, i]
@@ -70,22 +94,13 @@ def choose_moves(
                 # s**2 / h - h base is the most that a cell gains
                 if bound[i] <= best or s * s <= (best + h * least[i]) * h:
                     continue
-                most, far, low = -np.inf, 0.0, np.inf
-                for k in range(n_cells):
-                    if not allowed[i, j, k] or chosen[i, j, k] > 0.0:
-                        continue
-                    f = factor[k]
-                    base = cost * added[i, j, k]
-                    low = min(low, base)
-                    lift = carry * deviate[i, j, k]
-                    for q in range(n_levels):
-                        m = level_mean[q] + lift * level_sd[q]
-                        d = f * (m - mean[i, j, k])
-                        gain = 2.0 * s * d - h * (d * d + base + f * f * rest * level_sd[q] * level_sd[q])
-                        most, far = max(most, gain), max(far, abs(d))
-                        if gain > best:
-                            best, best_i, best_k, best_q, best_d, best_m = gain, i, k, q, d, m
-                bound[i] = most + ROUNDING * far * (2.0 * abs(s) + h * far)
+                gain, k, q, d, m, far, low = _best_of_row(
+                    s, h, mean[i, j], added[i, j], deviate[i, j], factor, allowed[i, j], chosen[i, j],
+                    level_mean, level_sd, carry, cost,
+                )  # fmt: skip
+                if gain > best:
+                    best, best_i, best_k, best_q, best_d, best_m = gain, i, k, q, d, m
+                bound[i] = gain + ROUNDING * far * (2.0 * abs(s) + h * far)
                 reach[i], least[i] = 2.0 * far, low
             if best_i < 0:
                 break
