@@ -181,6 +181,15 @@ class SimulatedChip:
         """Shapes by name."""
         return MappingProxyType(self._infos)
 
+    def __repr__(self) -> str:
+        total = self.ledger.total
+        sheet = self.datasheet
+        return (
+            f"<SimulatedChip {self.chip} of seed {self.seed}: {len(self._layers)} layers, {sheet.mapping}, "
+            f"{sheet.n_levels} levels, arrays of {sheet.tile_rows} x {sheet.tile_cols}; so far "
+            f"{total.cell_writes:,} cell writes, {total.vectors:,} vectors>"
+        )
+
     @property
     def ledger(self) -> Ledger:
         """Costs since the chip arrived (a copy)."""

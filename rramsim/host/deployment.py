@@ -392,6 +392,14 @@ class Deployment:
                 progress(len(batch))
         return np.concatenate(outputs)
 
+    def __repr__(self) -> str:
+        written = sum(host.levels is not None for host in self.layers.values())
+        extra = self.digital_overhead()["numbers"]
+        return (
+            f"<Deployment of {self.network.name!r}: {written} of {len(self.layers)} layers written, "
+            f"{extra:,.0f} extra digital numbers, on {self.chip!r}>"
+        )
+
     def on(self, chip: ChipProtocol) -> Deployment:
         """The same digital state on another chip (with the same layers)."""
         twin = Deployment(self.network, chip)
