@@ -6,7 +6,8 @@ Each row tunes validation chips under one change of the chip or of the tuner and
 in points, the agreement with its answers, the distillation loss of the logits, which tells small differences,
 and the relative squared error that gain and offset leave in each layer (%). The changes that no chip could
 make (exact converters, exact writes, cells verified by designed vectors) separate causes; they are no
-settings to use. Rows already in the file are kept.
+settings to use. `--writes` varies the rewrites per cell instead, for one cell per weight and for pairs, which
+take twice the cells: gaps against writes per cell, and per weight. Rows already in the file are kept.
 """
 
 from __future__ import annotations
@@ -48,6 +49,18 @@ CAUSES: dict[str, dict[str, Any]] = {
     "pairs": {"mapping": {"kind": "differential"}},
 }
 
+WRITES: dict[str, dict[str, Any]] = {
+    f"{name}, rewrites {rewrites:g}": {
+        "mapping": {"kind": kind},
+        "strategy": f"lsq.rewrite(rewrites={rewrites:g}, passes={passes}) + lsq.affine + adapter(rank=2)",
+    }
+    for name, kind, amounts in (
+        ("one cell", "reference", ((0.0, 1), (0.25, 4), (0.5, 8), (1.0, 12), (2.0, 20), (3.0, 28))),
+        ("pair", "differential", ((0.0, 1), (0.1, 4), (0.22, 6), (0.5, 10), (1.0, 16))),
+    )
+    for rewrites, passes in amounts
+}
+
 
 def chip_of(network: Network, sigma: float, change: dict[str, Any], number: int) -> SimulatedChip:
     """The individual `number` under a change."""
@@ -63,7 +76,7 @@ def measure(
     network: Network, data: Dataset, sigma: float, cause: str, number: int, n_images: int
 ) -> dict[str, Any]:
     """Tune one chip and compare its logits with the teacher's on validation images."""
-    change = CAUSES[cause]
+    change = (CAUSES | WRITES)[cause]
     calibration = data.splits["calibration"].images[: change.get("images", 256)]
     part = data.splits["validation"]
     images, labels = part.images[:n_images], part.labels[:n_images]
@@ -81,26 +94,28 @@ def measure(
         "agreement": 100.0 * float((wanted.argmax(axis=1) == got.argmax(axis=1)).mean()),
         "loss": float(loss),
         "writes": report.writes_per_cell,
+        "cells": next(iter(chip.layers.values())).cells_per_weight,
         "layers": {row["layer"]: row["error"] for row in report.history if row["step"] == "lsq.affine"},
     }
 
 
 def summary(rows: list[dict[str, Any]]) -> str:
-    """A line per cause: means over chips, loss with its standard error."""
+    """A line per cause: means over chips."""
     lines = [
         f"{'sigma':<6}{'changed':<20}{'chips':>5}{'gap':>7}{'agree':>8}{'loss':>9}{'writes':>8}  layers, %"
     ]
     for sigma, cause in dict.fromkeys((row["sigma"], row["cause"]) for row in rows):
         group = [row for row in rows if (row["sigma"], row["cause"]) == (sigma, cause)]
-        gap, agree, loss, writes = (
-            np.mean([row[key] for row in group]) for key in ("gap", "agreement", "loss", "writes")
+        gap, agree, loss, writes, cells = (
+            np.mean([row[key] for row in group]) for key in ("gap", "agreement", "loss", "writes", "cells")
         )
         layers = " ".join(
             f"{name} {100 * np.mean([row['layers'][name] for row in group]):.2f}"
             for name in group[0]["layers"]
         )
         lines.append(
-            f"{sigma:<6g}{cause:<20}{len(group):>5}{gap:>7.2f}{agree:>8.2f}{loss:>9.4f}{writes:>8.2f}"
+            f"{sigma:<6g}{cause:<20}{len(group):>5}{gap:>7.2f}{agree:>8.2f}{loss:>9.4f}"
+            f"{writes:>12.2f}{writes * cells:>9.2f}"
             f"  {layers}"
         )
     return "\n".join(lines)
@@ -117,11 +132,12 @@ def main() -> None:
     parser.add_argument("--chips", type=int, default=2)
     parser.add_argument("--images", type=int, default=2_000)
     parser.add_argument("--cause", action="append", choices=list(CAUSES))
+    parser.add_argument("--writes", action="store_true", help="vary the rewrites per cell")
     arguments = parser.parse_args()
     network, data = load_teacher(arguments.network), load_dataset("fashion_mnist")
     rows = json.loads(arguments.json.read_text()) if arguments.json.exists() else []
     done = {(row["sigma"], row["cause"], row["chip"]) for row in rows}
-    for cause in arguments.cause or CAUSES:
+    for cause in WRITES if arguments.writes else arguments.cause or CAUSES:
         for number in range(arguments.chips):
             if (arguments.sigma, cause, number) not in done:
                 rows.append(measure(network, data, arguments.sigma, cause, number, arguments.images))

@@ -1,6 +1,8 @@
-"""Measure a tuning strategy under the reference conditions, chip by chip, and print the table of bars.
+r"""Measure a tuning strategy under the reference conditions, chip by chip, and print the table of bars.
 
     python -m benchmarks.tuning --condition lognormal_0.3 --chips 10 --json results.json
+    python -m benchmarks.tuning --chips 5 --network vit_fashion --network mixer_fashion \
+        --network depthwise_fashion --network lstm_fashion --json kinds.json
 
 Chips 100 and up report on the test images; `--first 0 --split validation` chooses hyper-parameters.
 A run takes up where it was stopped: chips that the JSON file holds already are not measured again,
@@ -188,13 +190,38 @@ def table(results: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def run(network_name: str, arguments: argparse.Namespace, results: dict[str, Any]) -> None:
+    """All chips and conditions of one network; what `results` holds already is left."""
+    network, dataset = load_teacher(network_name), load_dataset("fashion_mnist")
+    text = SCHEMES.get(arguments.strategy, arguments.strategy) + (" (shuffled)" if arguments.shuffled else "")
+    teacher = None
+    for chip_id in range(arguments.first, arguments.first + arguments.chips):
+        for name in arguments.condition or ["lognormal_0.3"]:
+            config, bars = CONDITIONS[name]
+            parts = (digest(network), name, text, arguments.calibration, arguments.split, arguments.images)
+            key = "|".join(str(part) for part in parts)
+            if key not in results:
+                if teacher is None:
+                    teacher = accuracy(network, dataset, arguments.split, arguments.images)
+                label = f"{network_name} {name} {arguments.strategy} {arguments.calibration}"
+                label += " shuffled" if arguments.shuffled else ""
+                results[key] = {"label": label, "teacher": teacher, "bars": vars(bars), "chips": {}}
+                results[key]["images"] = arguments.images
+            if str(chip_id) in results[key]["chips"]:
+                continue
+            row = measure(network, dataset, config, chip_id, arguments)
+            results[key]["chips"][str(chip_id)] = row
+            arguments.json.write_text(json.dumps(results, indent=1))
+            print(f"{name} chip {chip_id}: mapped {row['mapped']:.2f} tuned {row['tuned']:.2f}", flush=True)
+
+
 def main() -> None:
     """Measure, save after each chip, print."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--condition", action="append", choices=sorted(CONDITIONS), default=None)
-    parser.add_argument("--network", default="resnet8_fashion")
+    parser.add_argument("--network", action="append", help="a teacher; several may be named")
     parser.add_argument("--strategy", default="default")
     parser.add_argument("--chips", type=int, default=10)
     parser.add_argument("--first", type=int, default=100)
@@ -207,36 +234,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=Path("tuning.json"))
     arguments = parser.parse_args()
     results: dict[str, Any] = json.loads(arguments.json.read_text()) if arguments.json.exists() else {}
-    network, dataset = load_teacher(arguments.network), load_dataset("fashion_mnist")
-    text = SCHEMES.get(arguments.strategy, arguments.strategy) + (" (shuffled)" if arguments.shuffled else "")
-    teacher = None
-    for chip_id in range(arguments.first, arguments.first + arguments.chips):
-        for name in arguments.condition or ["lognormal_0.3"]:
-            config, bars = CONDITIONS[name]
-            key = "|".join(
-                str(part)
-                for part in (
-                    digest(network),
-                    name,
-                    text,
-                    arguments.calibration,
-                    arguments.split,
-                    arguments.images,
-                )
-            )
-            if key not in results:
-                if teacher is None:
-                    teacher = accuracy(network, dataset, arguments.split, arguments.images)
-                label = f"{arguments.network} {name} {arguments.strategy} {arguments.calibration}"
-                label += " shuffled" if arguments.shuffled else ""
-                results[key] = {"label": label, "teacher": teacher, "bars": vars(bars), "chips": {}}
-                results[key]["images"] = arguments.images
-            if str(chip_id) in results[key]["chips"]:
-                continue
-            row = measure(network, dataset, config, chip_id, arguments)
-            results[key]["chips"][str(chip_id)] = row
-            arguments.json.write_text(json.dumps(results, indent=1))
-            print(f"{name} chip {chip_id}: mapped {row['mapped']:.2f} tuned {row['tuned']:.2f}", flush=True)
+    for name in arguments.network or ["resnet8_fashion"]:
+        run(name, arguments, results)
     print(table(results))
 
 

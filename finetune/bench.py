@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -144,13 +145,28 @@ class Bench:
         once.
         """
         if name not in self._teacher_values:
-            wanted = {*self.teacher.mapped, self.teacher.output}
-            size = 4 * sum(math.prod(self.teacher_shape(key)) for key in wanted)
-            values = self._all_of_teacher({*wanted, name}) if size <= TEACHER_BYTES else self._next(name)
+            keep = {*self.teacher.mapped, self.teacher.output, name}
+            values = self._all_of_teacher(keep) if self._keeps_teacher else self._next(name)
             if self._order is not None:
                 values = {key: value[self._order] for key, value in values.items()}
             self._teacher_values |= values
         return self._teacher_values[name]
+
+    @property
+    def _keeps_teacher(self) -> bool:
+        return self._teacher_size <= TEACHER_BYTES
+
+    @functools.cached_property
+    def _teacher_size(self) -> int:
+        wanted = {*self.teacher.mapped, self.teacher.output}
+        return 4 * sum(math.prod(self.teacher_shape(key)) for key in wanted)
+
+    @property
+    def teacher_bytes(self) -> float:
+        """What is held of the teacher's tensors: all outputs of mapped nodes, or a few of the largest."""
+        if self._keeps_teacher:
+            return float(self._teacher_size)
+        return 3.0 * max(4 * math.prod(self.teacher_shape(key)) for key in self.teacher.mapped)
 
     def _all_of_teacher(self, keep: set[str]) -> dict[str, NDArray[Any]]:
         values: dict[str, Any] = self.teacher.feed(self.images)

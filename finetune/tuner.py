@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from finetune.bench import Bench, Checkpoint, Evaluate
 from finetune.calibration import check_classes
 from finetune.evidence.contact import check_reset
+from finetune.health import Health
 from finetune.meter import Budget, BudgetSpent
 from finetune.strategies.composition import Composition, parse_strategy
 from rramsim.blackbox.protocol import ChipProtocol, Ledger, Tier
@@ -53,6 +54,11 @@ class TuneReport:
     def recovery(self) -> list[tuple[str, int, int, Any]]:
         """(label, vectors, cell writes, value) of every checkpoint: the data of a recovery figure."""
         return [(c.label, c.vectors, c.cell_writes, c.value) for c in self.checkpoints]
+
+    @property
+    def health(self) -> Health:
+        """What was learnt of the chip, in words (`Health.text`); `finetune.plot_health` draws it."""
+        return Health.of(self.history)
 
 
 def operations_per_vector(bench: Bench) -> float:
@@ -119,11 +125,13 @@ class Tuner:
         Returns
         -------
         dict
-            `vectors`, `cell_writes`, `writes_per_cell`, and `seconds`, a rough time of the host and a
-            simulated chip on one thread (within a factor of about three).
+            `vectors`, `cell_writes`, `writes_per_cell`, `seconds`, a rough time of the host and a
+            simulated chip on one thread (within a factor of about three), and `bytes`, the memory that the
+            tuner will hold at most beside the chip (within a factor of about two).
         """
         bench = self.bench
         prediction = self.strategy.plan(bench)
+        prediction["vectors"] *= bench.meter.reads_per_vector
         if not bench.was_mapped and not self.strategy.writes_itself:
             levels = [bench.deployment.nearest_levels(layer) for layer in bench.deployment.layers]
             prediction["cell_writes"] += float(sum(int((q != 0).sum()) for q in levels))
@@ -135,6 +143,10 @@ class Tuner:
         prediction["seconds"] = (
             operations / READ_RATE + flops / HOST_RATE + prediction["vectors"] * PER_VECTOR
         )
+        network = sum(4.0 * value.size for n in bench.network.nodes for value in n.parameters.values())
+        # the gate keeps two fingerprints of each vector, the run the answers of finished layers
+        kept = prediction["vectors"] * 4.0 + bench.teacher_bytes + bench.meter.n_cells * 16.0
+        prediction["bytes"] = prediction.get("bytes", 0.0) + network + kept
         self.planned = dict(prediction)
         return prediction
 

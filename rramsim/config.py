@@ -18,7 +18,7 @@ import math
 import tomllib
 import typing
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -56,7 +56,7 @@ def setting(
     span: str = "",
     *,
     usual: tuple[float, float] | None = None,
-    choices: tuple[str, ...] = (),
+    choices: Sequence[str] = (),
     hint: str = "",
     source: str = "",
     default_text: str = "",
@@ -76,8 +76,8 @@ def setting(
         a value. Every number of a list must lie in it. Not for text and tables.
     usual : (float, float), optional
         Magnitudes met in practice; a number beyond them draws a `rramsim.checks.UnitWarning`.
-    choices : tuple of str
-        Allowed words.
+    choices : sequence of str
+        Allowed words; a list may grow, as laws are registered.
     hint : str
         The likely slip, appended to the message of a violated range.
     source : str

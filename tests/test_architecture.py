@@ -125,6 +125,7 @@ def test_foreign_packages_stay_in_their_places() -> None:
         "rramsim.blackbox.recording",
         "finetune.study.archive",
         "finetune.study.storage",
+        "finetune.study.snapshots",
         "rramsim.network.storage",
         "rramsim.datasets.files",
     }

@@ -5,11 +5,17 @@ from __future__ import annotations
 import ast
 import doctest
 import importlib
+import os
 import re
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+import rramsim
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("*/README.md")])
@@ -72,6 +78,49 @@ def test_python_blocks_run(path: Path, tmp_path: Path, monkeypatch: pytest.Monke
     for info, code in blocks:
         if "no-run" not in info:
             exec(compile(code, relative(path), "exec"), names)
+
+
+def test_a_ledger_quantity_is_one_line(tmp_path: Path) -> None:
+    """The line of docs/extend.md, added to a copy of the package, reaches ledgers and archives."""
+    page = (ROOT / "docs" / "extend.md").read_text(encoding="utf-8")
+    found = re.search(r"## A quantity of the ledger.*?```python no-run\n(.*?)```", page, re.S)
+    assert found is not None
+    for name in ("rramsim", "finetune"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    protocol = tmp_path / "rramsim" / "blackbox" / "protocol.py"
+    lines = protocol.read_text(encoding="utf-8").splitlines(keepends=True)
+    first = min(number for number, line in enumerate(lines) if " = _quantity(" in line)
+    lines.insert(first, found.group(1))
+    protocol.write_text("".join(lines), encoding="utf-8")
+    code = (
+        "from finetune.study.quantities import QUANTITIES\n"
+        "from rramsim.blackbox.protocol import LayerCosts, Ledger\n"
+        "ledger = Ledger({'a': LayerCosts(charge=2.0), 'b': LayerCosts(charge=0.5)})\n"
+        "assert ledger.total.charge == 2.5\n"
+        "assert Ledger.from_dict(ledger.as_dict()).total.charge == 2.5\n"
+        "entry = QUANTITIES['ledger/charge']\n"
+        "assert (entry.unit, entry.dims, entry.dtype) == ('C', ('trial', 'stage', 'layer'), 'float64')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+EXAMPLE_ELSEWHERE = {"Archive", "ReplayChip"}  # shown by `open_archive` and by `RecordingChip`
+
+
+def test_public_classes_have_an_example() -> None:
+    """Every class that `rramsim` exports, errors aside."""
+    public = {name: getattr(rramsim, name) for name in rramsim.__all__}
+    classes = {n for n, o in public.items() if isinstance(o, type) and not issubclass(o, BaseException)}
+    without = {name for name in classes if ">>>" not in (public[name].__doc__ or "")}
+    assert without <= EXAMPLE_ELSEWHERE
+    assert len(classes - without) >= 40
 
 
 def modules_with_examples() -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -59,8 +60,12 @@ class Samples:
         The network's own weights, normalised.
     weights : ndarray, shape (n_cols,)
         `Work.column_weights`.
+    single : bool
+        Whether products over samples may be summed in single precision, see `inner_product`.
     importance : ndarray, shape (n_cols,)
         Weight of a column's squared error: `weights` over the variance of its target.
+    reads : int
+        Reads of every vector, of which `read` returns the mean.
     """
 
     def __init__(self, work: Work, n_samples: int, follow: float = 1.0, weights: str = "variance") -> None:
@@ -69,10 +74,11 @@ class Samples:
         self.picks = work.sample(n_samples)
         raw = work.codes[self.picks].astype(np.float32)
         self._common = _direction(raw) if host.common is not None else None
+        self.single = self._common is None
         raw -= raw.mean(axis=0)
         self.x: NDArray[np.float32] = self._without_common(raw)
         n = len(self.picks)
-        self.gram = double_product(self.x, self.x) / n
+        self.gram = inner_product(self.x, self.x, self.single) / n
         self.ideal = work.weights / host.scale
         target: Any = work.target[self.picks] / (host.scale * host.x_step).astype(np.float32)
         variance = target.var(axis=0, dtype=np.float64)
@@ -84,6 +90,7 @@ class Samples:
             local = self.x @ self.ideal.astype(np.float32)
             target = np.float32(follow) * target + np.float32(1.0 - follow) * local
         self.target = target
+        self.reads = 1  # of every vector, of which the mean counts; see `finetune.evidence.identify.learn`
         self.weights = work.column_weights(weights)
         self.importance = self.weights / np.maximum(variance, 1e-3 * max(variance.mean(), 1e-30))
 
@@ -95,7 +102,9 @@ class Samples:
     def read(self) -> TileOutputs:
         """Outputs of the present state."""
         codes = self.work.codes[self.picks]
-        outputs = _normalised(self.work, codes, self.work.read(self.picks, per_tile=True))
+        outputs = _mean(
+            self.reads, lambda: _normalised(self.work, codes, self.work.read(self.picks, per_tile=True))
+        )
         if self._common is not None:
             outputs.tiles = np.stack([self._without_common(tile) for tile in outputs.tiles])
         return self.without_reference(outputs)
@@ -122,7 +131,7 @@ class Samples:
 
     def slope(self, residual: NDArray[Any]) -> NDArray[np.float64]:
         """``X' residual / n``."""
-        return double_product(self.x, residual) / self.n
+        return inner_product(self.x, residual, self.single) / self.n
 
     def stored(self) -> NDArray[np.float64]:
         """Weights that the written levels stand for (an unwritten layer is reset)."""
@@ -133,12 +142,26 @@ class Samples:
         return weights_from_levels(host.levels, sheet.mapping, sheet.levels)
 
 
-def double_product(x: NDArray[np.float32], y: NDArray[Any]) -> NDArray[np.float64]:
-    """``x' y`` in double precision, a block of samples at a time.
+def _mean(n_reads: int, read: Callable[[], TileOutputs]) -> TileOutputs:
+    """Mean of several readings; an output counts as saturated if any of its conversions was."""
+    outputs = read()
+    for _ in range(n_reads - 1):
+        more = read()
+        outputs.tiles += more.tiles
+        outputs.saturated |= more.saturated
+    if n_reads > 1:
+        outputs.tiles /= np.float32(n_reads)
+    return outputs
+
+
+def inner_product(x: NDArray[np.float32], y: NDArray[Any], single: bool) -> NDArray[np.float64]:
+    """``x' y``; in double precision, a block of samples at a time, unless `single` will do, in half the time.
 
     Sums in single precision err by 1e-7 of the strongest direction of the inputs. With the inputs' sum taken
     out, the weights' mean meets nothing else, and less than that is what keeps it at its prior.
     """
+    if single:
+        return (x.T @ y).astype(np.float64)
     total = np.zeros((x.shape[1], y.shape[1]))
     for first in range(0, len(x), BLOCK):
         block = slice(first, first + BLOCK)
@@ -177,8 +200,10 @@ class Probes:
     Attributes
     ----------
     codes : int32 ndarray, shape (n, n_rows)
-    x, gram : as of `Samples`.
+    x, gram, single : as of `Samples`.
     """
+
+    single = True
 
     def __init__(self, work: Work, natural: Samples) -> None:
         rng = work.rng("probe")
@@ -188,6 +213,7 @@ class Probes:
         share = float(np.clip(share, 1.0 / n_rows, 0.5))
         self.work = work
         self.n = probe_count(n_rows)
+        self.reads = natural.reads
         driven = rng.random((self.n, n_rows)) < share
         driven[np.arange(self.n), np.arange(self.n) % n_rows] = True  # every row in turn
         sign = rng.choice([-1, 1], driven.shape) if work.host.signed else 1
@@ -209,7 +235,10 @@ class Probes:
 
     def read(self) -> TileOutputs:
         """Outputs of the present state."""
-        return _normalised(self.work, self.codes, self.work.answers(self.codes, per_tile=True))
+        return _mean(
+            self.reads,
+            lambda: _normalised(self.work, self.codes, self.work.answers(self.codes, per_tile=True)),
+        )
 
 
 def probe_count(n_rows: int) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import itertools
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from finetune.bench import Bench
 from finetune.evidence.layer import Knowledge, Work
+from finetune.evidence.samples import sample_count
 from finetune.meter import BudgetSpent
 from finetune.strategies.base import COMPONENTS, LayerStep, Strategy, first_writes
 from rramsim.blackbox.protocol import ChipProtocol
@@ -22,6 +24,7 @@ from rramsim.network import windows
 
 __all__ = ["SCHEMES", "Composition", "LayerPass", "parse_strategy"]
 
+CELL_BYTES = 110.0  # of belief, choice and copies, for each cell of the layer being tuned
 SCHEMES: dict[str, str] = {}  # named strategies: name to text
 
 
@@ -43,8 +46,8 @@ class LayerPass(Strategy):
             step.check_chip(chip)
 
     def plan(self, bench: Bench) -> dict[str, float]:
-        """Sum over layers and steps, and one full read of every layer."""
-        total = {"vectors": 0.0, "cell_writes": 0.0}
+        """Sum over layers and steps, and one full read of every layer; memory of the largest layer."""
+        total = {"vectors": 0.0, "cell_writes": 0.0, "bytes": 0.0}
         for node in bench.network.mapped:
             if "shares" in bench.network.node(node).attributes:
                 continue
@@ -57,6 +60,7 @@ class LayerPass(Strategy):
             if len(uses) > 1:  # inputs of the later ones are recorded through the layer itself
                 total["vectors"] += 2 * n_vectors * len(bench.deployment.layers_of(node))
             for layer in bench.deployment.layers_of(node):
+                total["bytes"] = max(total["bytes"], _layer_bytes(bench, layer, n_vectors))
                 plans = [step.plan_layer(bench, layer, n_vectors) for step in self.steps]
                 writes = [plan.get("cell_writes", 0.0) > 0.0 for plan in plans]
                 # outputs are read in full once, and again where cells are written after a digital step
@@ -147,6 +151,17 @@ class LayerPass(Strategy):
             step.load_state_dict(entry)
 
 
+def _layer_bytes(bench: Bench, layer: str, n_vectors: int) -> float:
+    """What the host holds while it tunes one layer: all its vectors, answers and targets, samples, cells."""
+    info, host = bench.deployment.chip.layers[layer], bench.deployment.layers[layer]
+    rows, cols, tiles = info.n_rows, info.n_cols, len(info.row_tiles)
+    n_samples = sample_count(rows, n_vectors)
+    vectors = n_vectors * (2.0 * rows + 20.0 * cols)  # codes; answers, targets, saturation, activations
+    samples = n_samples * (8.0 * rows + cols * (13.0 * tiles + 12.0))
+    cells = info.n_cells * CELL_BYTES + 8.0 * rows * rows * 3
+    return vectors + samples + cells + 4.0 * math.prod(bench.teacher_shape(host.node))
+
+
 def _narrow(codes: NDArray[np.integer]) -> NDArray[np.integer]:
     """Integers in two bytes each where they fit."""
     least, most = codes.min(initial=0), codes.max(initial=0)
@@ -186,11 +201,12 @@ class Composition(Strategy):
             stage.check_chip(chip)
 
     def plan(self, bench: Bench) -> dict[str, float]:
-        """Sum over stages."""
+        """Sum over stages; memory of the hungriest."""
         total: dict[str, float] = {"vectors": 0.0, "cell_writes": 0.0}
         for stage in self.stages:
             for key, value in stage.plan(bench).items():
-                total[key] = total.get(key, 0.0) + value
+                before = total.get(key, 0.0)
+                total[key] = max(before, value) if key == "bytes" else before + value
         return total
 
     def start(self, bench: Bench) -> None:

@@ -15,6 +15,7 @@ from finetune.study.catalogue import config, info, presets
 from finetune.study.commands import (
     archive_group,
     chip_ids,
+    continue_command,
     default_out,
     run_options,
     shard_of,
@@ -83,6 +84,9 @@ main.add_command(archive_group)
 @main.command()
 @click.argument("experiment", metavar="[CONFIG]", required=False, type=click.Path(path_type=Path))
 @run_options
+@click.option(
+    "--save-chips", type=click.Path(), help="Folder for the states of tuned chips, for `rramsim continue`."
+)
 def run(
     experiment: Path | None, seed: int | None, chips: str | None, out: Path | None, workers: int | None,
     **options: Any,
@@ -94,7 +98,7 @@ def run(
     from finetune.study.sweep import Case
 
     settings = default_experiment() if experiment is None else load_experiment(experiment)
-    settings = settings.replaced(seed=seed, chips=chip_ids(chips))
+    settings = settings.replaced(seed=seed, chips=chip_ids(chips), save_chips=options["save_chips"])
     shard, as_json = shard_of(options["shard"]), options["as_json"]
     n_workers = cores() if workers is None else workers
     case = Case("", settings, {})
@@ -118,6 +122,7 @@ def run(
     _show(archive, None if options["no_figures"] else out.with_suffix(""), as_json=as_json)
     if options["csv"] is not None:
         click.echo(f"written: {archive.export(with_ending(options['csv'], '.csv'))}", err=as_json)
+    _note_missing_states(settings)
     _note_overlap(settings.cells)
     click.echo(f"archive: {out}", err=as_json)
 
@@ -184,9 +189,28 @@ main.add_command(fit_device)
 main.add_command(presets)
 main.add_command(info)
 main.add_command(config)
+main.add_command(continue_command)
 
 
 # -- parts ----------------------------------------------------------------------------------------
+
+
+def _note_missing_states(settings: Any) -> None:
+    """Trials that were in the archive already have left no states."""
+    from finetune.study.snapshots import snapshot_path
+
+    folder = settings.experiment.save_chips
+    if folder is None:
+        return
+    wanted = [(chip, method) for chip in settings.experiment.chip_ids for method in settings.methods]
+    missing = [pair for pair in wanted if not snapshot_path(folder, *pair).is_file()]
+    click.echo(f"states of {len(wanted) - len(missing)} chips and methods: {folder}/", err=True)
+    if missing:
+        click.echo(
+            f"note: {len(missing)} states are missing: their trials were in the archive before, or ran "
+            "elsewhere; --fresh runs them again",
+            err=True,
+        )
 
 
 def _note_overlap(cells: Any) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from finetune.study.output import plain_rows, with_ending
+from finetune.study.output import echo_rows, plain_rows, row_options, with_ending, write_csv
 from finetune.study.report import print_notes, print_notices, print_study
 from rramsim.checks import InputError
 from rramsim.parallel import cores
@@ -18,6 +18,7 @@ from rramsim.parallel import cores
 __all__ = [
     "archive_group",
     "chip_ids",
+    "continue_command",
     "default_out",
     "run_options",
     "shard_of",
@@ -280,3 +281,59 @@ def seal(archive: Path) -> None:
 
     seal_archive(archive)
     click.echo(f"{archive}: sealed as it is")
+
+
+@click.command("continue")
+@click.argument("states", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--strategy", help="Tune further with a strategy that begins with that of the state.")
+@click.option("--wait", "seconds", type=click.FloatRange(0.0), default=0.0, help="Seconds that pass.")
+@click.option("--reads", type=click.FloatRange(0.0), default=0.0, help="Reads of every layer that act.")
+@click.option("--maintain", help="Strategy that mends the chip at the end.")
+@click.option("--save", type=click.Path(path_type=Path), help="Folder for the new states.")
+@row_options
+def continue_command(
+    states: Sequence[Path], as_json: bool, csv: Path | None, save: Path | None, **given: Any
+) -> None:
+    """Take up chips that `run --save-chips` stored: tune further, wait, read, maintain, evaluate.
+
+    STATES are files or folders of them. The steps are taken in the order of the options above.
+    """
+    from rich.table import Table
+
+    from finetune.study.continuing import continue_chip
+    from finetune.study.materials import Store
+    from finetune.study.report import console
+
+    files = [file for state in states for file in (sorted(state.glob("*.h5")) if state.is_dir() else [state])]
+    if not files:
+        raise InputError(f"{states[0]}: a folder without states of chips (*.h5)")
+    store, rows = Store(), []
+    for file in files:
+        found = continue_chip(file, save=save, store=store, **given)
+        total = found.life.chip.ledger.total
+        rows.append(
+            {
+                "chip": found.chip_id,
+                "method": found.method,
+                "since then": found.what,
+                "accuracy": found.accuracy,
+                "cell writes": total.cell_writes,
+                "array reads": total.array_reads,
+            }
+        )
+    if csv is not None:
+        write_csv(csv, rows, quiet=as_json)
+    if as_json:
+        echo_rows(rows)
+        return
+    n_images = len(found.predictions)
+    table = Table(title=f"accuracy (%) on {n_images:,} test images; costs of the chip's whole life")
+    for name in ("chip", "method", "since then", "accuracy", "cell writes", "array reads"):
+        table.add_column(
+            name, justify="left" if name in ("method", "since then") else "right", overflow="fold"
+        )
+    for row in rows:
+        texts = (row["chip"], row["method"], row["since then"], f"{100 * float(str(row['accuracy'])):.2f}")
+        counts = (f"{row['cell writes']:,}", f"{row['array reads']:.3g}")
+        table.add_row(*(str(text).replace("[", r"\[") for text in texts), *counts)
+    console().print(table)

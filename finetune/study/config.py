@@ -56,6 +56,10 @@ class ExperimentTable:
     digital: tuple[str, ...] | None = setting(
         None, "", "mapped nodes that are computed at the host instead, exactly", default_text="none"
     )
+    reads: int = setting(
+        1, "1", "array reads of every vector, of which the mean counts, in tuning and in use: a power of two",
+        "[1, 64]",
+    )  # fmt: skip
     n_calibration: int = setting(256, "1", "unlabelled images that the tuner may use", "[2, inf)")
     n_test: int | None = setting(
         None, "1", "number of test images, the first ones", "[1, inf)", default_text="all"
@@ -65,6 +69,10 @@ class ExperimentTable:
     )
     n_checkpoint: int = setting(
         0, "1", "test images at checkpoints within a tuning; 0: no checkpoints", "[0, inf)"
+    )
+
+    save_chips: str | None = setting(
+        None, "", "folder for the states of tuned chips, which `rramsim continue` takes", default_text="none"
     )
 
     mean: float | tuple[float, ...] | None = setting(
@@ -86,6 +94,8 @@ class ExperimentTable:
             or self.name.startswith(".")
         ):
             raise InputError(f"name must be usable as a file name, got {self.name!r}")
+        if self.reads & (self.reads - 1):
+            raise InputError(f"reads must be a power of two (rramsim.AveragedReads), got {self.reads}")
         if isinstance(self.chips, int) and self.chips > MOST_CHIPS:
             raise InputError(f"chips must be at most {MOST_CHIPS:,}, got {self.chips}")
         ids = self.chip_ids
@@ -236,7 +246,7 @@ class ExperimentConfig(ChipConfig, _Head):
         Files count by the text that names them, wherever the command is called: their content is in the
         numbers (presets) or in the archive's `fingerprint` (network and data set).
         """
-        bare = dataclasses.replace(self.experiment, name="any", chips=1, folder=None)
+        bare = dataclasses.replace(self.experiment, name="any", chips=1, folder=None, save_chips=None)
         table = to_table(dataclasses.replace(self, experiment=bare))
         for part in table.values():
             if isinstance(part, dict) and is_file_name(str(part.get("preset", ""))):
@@ -248,10 +258,16 @@ class ExperimentConfig(ChipConfig, _Head):
         return to_toml(self)
 
     def replaced(
-        self, *, seed: int | None = None, chips: int | tuple[int, ...] | None = None
+        self,
+        *,
+        seed: int | None = None,
+        chips: int | tuple[int, ...] | None = None,
+        save_chips: str | None = None,
     ) -> ExperimentConfig:
-        """The same experiment with another seed or other chips."""
+        """The same experiment with another seed, other chips, or a folder for their states."""
         given: dict[str, Any] = {} if seed is None else {"seed": seed}
+        if save_chips is not None:
+            given["save_chips"] = save_chips
         if chips is not None:
             given["chips"] = chips
         return dataclasses.replace(self, experiment=dataclasses.replace(self.experiment, **given))

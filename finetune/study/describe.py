@@ -152,7 +152,7 @@ def changed_keys(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
     ['cells.sigma: there 0.3, here 0.5']
     """
     mine, theirs = _flat(here), _flat(there)
-    ignored = ("experiment.name", "experiment.chips", "experiment.folder")
+    ignored = {f"experiment.{key}" for key in ("name", "chips", "folder", "save_chips")}
     keys = [key for key in dict.fromkeys((*theirs, *mine)) if key not in ignored]
     return [
         f"{key}: there {_brief(theirs.get(key))}, here {_brief(mine.get(key))}"

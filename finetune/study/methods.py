@@ -97,7 +97,8 @@ def plan_methods(config: ExperimentConfig) -> list[dict[str, Any]]:
     -------
     list of dict
         Per strategy `strategy`, `tier`, `vectors`, `cell_writes`, `writes_per_cell`, `tuning_seconds` and
-        `evaluation_seconds`, of one thread; the part shared with `starts_with` is in the numbers.
+        `evaluation_seconds`, of one thread, and `tuning_bytes`, the memory beside the chip; the part shared
+        with `starts_with` is in the numbers.
     """
     materials = Materials.load(config)
     starts = shared_starts(config.methods)
@@ -123,6 +124,7 @@ def plan_methods(config: ExperimentConfig) -> list[dict[str, Any]]:
                 "cell_writes": plan["cell_writes"],
                 "writes_per_cell": plan["writes_per_cell"],
                 "tuning_seconds": plan["seconds"],
+                "tuning_bytes": plan["bytes"],
                 "evaluation_seconds": vectors * operations_per_vector(tuner.bench) / EVALUATION_RATE,
             }
         )

@@ -51,9 +51,13 @@ def locate(name: str, folder: str | Path | None) -> str:
     if folder is None or Path(name).is_absolute() or not name.isprintable():
         return name
     beside, here = Path(folder) / name, Path(name)
-    if Path(folder) != Path() and beside.exists() and (is_file_name(name) or beside.is_dir()):
+    try:
+        is_beside, is_here, is_folder = beside.exists(), here.exists(), beside.is_dir()
+    except OSError:  # such as a name longer than file names may be; whoever opens it will say so
+        return name
+    if Path(folder) != Path() and is_beside and (is_file_name(name) or is_folder):
         return str(beside)
-    if is_file_name(name) and here.exists() and not beside.exists():
+    if is_file_name(name) and is_here and not is_beside:
         warnings.warn(
             f"{name} was found in the working directory, not beside the TOML file in {folder}; paths are "
             "meant from there",

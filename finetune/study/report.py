@@ -56,13 +56,14 @@ def print_plan(settings: Any, workers: int) -> None:
     rows, n_chips = plan_methods(settings), len(settings.experiment.chip_ids)
     tiers = {row["tier"] for row in rows}
     caption = (
-        "predicted for one chip; times of one thread, within a factor of about three; a strategy that begins "
-        "with another one of the list goes on from there; tiers say what a strategy may see of the chip: "
+        "predicted for one chip; times of one thread, within a factor of about three, memory beside the chip "
+        "within two; a strategy that begins with another one of the list goes on from there; tiers say what "
+        "a strategy may see of the chip: "
         + "; ".join(f"{name}: {text}" for name, text in TIERS.items() if name in tiers)
     )
     table = Table(title=f"{settings.experiment.name}: plan, nothing was run", caption=caption)
     table.add_column("strategy")
-    for name in ("tier", "vectors", "cell writes", "writes/cell", "tuning (s)", "evaluation (s)"):
+    for name in ("tier", "vectors", "cell writes", "writes/cell", "tuning (s)", "GB", "evaluation (s)"):
         table.add_column(name, justify="right")
     tuning = {row["strategy"]: row["tuning_seconds"] for row in rows}
     seconds = max((row["evaluation_seconds"] for row in rows), default=0.0)  # of plain mapping
@@ -75,6 +76,7 @@ def print_plan(settings: Any, workers: int) -> None:
             f"{row['cell_writes']:.0f}",
             f"{row['writes_per_cell']:.2f}",
             f"{row['tuning_seconds']:.1f}",
+            f"{row['tuning_bytes'] / 1e9:.2f}",
             f"{row['evaluation_seconds']:.1f}",
         )
     console().print(table)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -80,6 +81,42 @@ class Archive(Mapping[str, NDArray[Any]]):
 
     def __len__(self) -> int:
         return len(self._readers)
+
+    def __repr__(self) -> str:
+        if not self.n_trials:
+            return f"<Archive {self.path.name}: no complete trial of {self.n_planned}>"
+        means = ", ".join(f"{stage} {100 * self.accuracy(stage).mean():.2f} %" for stage in self.stages[:4])
+        more = f" and {len(self.stages) - 4} more stages" if len(self.stages) > 4 else ""
+        return (
+            f"<Archive {self.path.name}: {self.attributes.get('network')} on "
+            f"{self.attributes.get('dataset')}, {self.n_trials} of {self.n_planned} chips; digital "
+            f"{100 * self.teacher_accuracy:.2f} %, "
+            f"{means}{more}>"
+        )
+
+    def _repr_html_(self) -> str:
+        """A small table for notebooks."""
+        if not self.n_trials:
+            return f"<p>{html.escape(repr(self))}</p>"
+        rows = [("digital network", f"{100 * self.teacher_accuracy:.2f}", "", "")]
+        for stage in self.stages:
+            values = 100 * self.accuracy(stage)
+            rows.append(
+                (
+                    stage,
+                    f"{values.mean():.2f}",
+                    f"{values.min():.2f}",
+                    f"{self.writes_per_cell(stage).mean():.2f}",
+                )
+            )
+        head = "".join(
+            f"<th>{name}</th>" for name in ("stage", "accuracy (%)", "worst chip", "writes per cell")
+        )
+        body = "".join(
+            "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
+        )
+        title = html.escape(f"{self.path.name}: {self.n_trials} of {self.n_planned} chips")
+        return f"<table><caption>{title}</caption><tr>{head}</tr>{body}</table>"
 
     def __contains__(self, name: object) -> bool:
         return name in self._readers
@@ -245,6 +282,11 @@ class Study(Mapping[str, Archive]):
 
     def __len__(self) -> int:
         return len(self._archives)
+
+    def __repr__(self) -> str:
+        over = f" over {', '.join(self.axes)}" if self.axes else ""
+        trials = f"{self.n_trials} of {self.n_planned} trials"
+        return f"<Study {self.path.name}: {len(self)} conditions{over}, {trials}>"
 
     @property
     def axes(self) -> list[str]:

@@ -233,11 +233,13 @@ def signed_rank_p(difference: ArrayLike) -> float:
         return math.nan
     if not d.any():
         return 1.0
-    from scipy.stats import rankdata, wilcoxon
-
     if d.size > MOST_FOR_ENUMERATION:
+        from scipy.stats import wilcoxon
+
         return float(wilcoxon(d, zero_method="pratt", method="approx").pvalue)
-    doubled = np.rint(2 * rankdata(np.abs(d))).astype(np.int64)[d != 0]  # whole numbers, ties included
+    _, which, counts = np.unique(np.abs(d), return_inverse=True, return_counts=True)
+    mean_ranks = 2 * np.cumsum(counts) - counts + 1  # doubled, hence whole numbers, ties included
+    doubled = mean_ranks[which][d != 0]
     positive = int(doubled[d[d != 0] > 0].sum())
     ways = np.zeros(int(doubled.sum()) + 1)
     ways[0] = 1.0
@@ -296,16 +298,16 @@ def chips_needed(std: float, difference: float, *, power: float = 0.8, alpha: fl
         raise InputError(f"difference must be > 0, got {difference}")
     if not (0 < power < 1 and 0 < alpha < 1):
         raise InputError(f"power and alpha must lie in (0, 1), got {power} and {alpha}")
-    from scipy.stats import nct, norm, t as student
+    from scipy.special import nctdtr, ndtri, stdtrit  # scipy.stats takes five times as long to import
 
     def reached(n: int) -> bool:
-        quantile, shift = student.ppf(1 - alpha / 2, n - 1), difference / std * math.sqrt(n)
-        return not nct.cdf(quantile, n - 1, shift) > 1 - power  # the other tail is below 1e-4 here
+        quantile, shift = stdtrit(n - 1, 1 - alpha / 2), difference / std * math.sqrt(n)
+        return not nctdtr(n - 1, shift, quantile) > 1 - power  # the other tail is below 1e-4 here
 
     least = 2 + math.ceil(math.log2(1 / alpha) - 1)
     if std == 0.0:
         return least
-    rough = (norm.ppf(1 - alpha / 2) + norm.ppf(power)) ** 2 * (std / difference) ** 2
+    rough = (ndtri(1 - alpha / 2) + ndtri(power)) ** 2 * (std / difference) ** 2
     if rough > 1e4:  # the t and the normal distribution agree
         return math.ceil(rough)
     n = least
@@ -414,9 +416,9 @@ def _skew_corrected(mean: float, error: float, freedom: float, skewness: float) 
 @functools.lru_cache(maxsize=256)
 def _student(freedom: float) -> float:
     """Quantile of Student's t at the upper end of a two-sided interval."""
-    from scipy.stats import t as student
+    from scipy.special import stdtrit
 
-    return float(student.ppf(0.5 + LEVEL / 2, freedom))
+    return float(stdtrit(freedom, 0.5 + LEVEL / 2))
 
 
 def _crossed(values: NDArray[np.integer]) -> tuple[NDArray[np.float64], ...]:

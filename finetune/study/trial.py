@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from finetune.objective import distillation
 from finetune.study.bill import no_arrays, stage_arrays
 from finetune.study.materials import HISTOGRAM_BINS, Materials
+from finetune.study.snapshots import save_snapshot, snapshot_path
 from finetune.tuner import Tuner
 from rramsim.blackbox.protocol import LEDGER_QUANTITIES
 from rramsim.chip.simulated import SimulatedChip
@@ -25,7 +27,7 @@ from rramsim.host.deployment import Deployment
 from rramsim.network import windows
 from rramsim.streams import Cause, key
 
-__all__ = ["Notify", "run_method"]
+__all__ = ["Life", "Notify", "evaluate_on_fork", "run_method", "save_chip", "tuner_of"]
 
 AGEING_IMAGES = 32  # calibration images whose vectors stand for the reads of a lifetime
 EVALUATION_STREAM = 1_000_000  # noise stream of final evaluations, apart from those of checkpoints
@@ -75,7 +77,7 @@ def run_method(
         deployment.map(materials.calibration)
         extra["cells/histogram"] = _histogram(materials, chip, deployment)
     else:
-        tuner = _tuner(materials, chip, chip_id, method)
+        tuner = tuner_of(materials, chip, chip_id, method)
         if start is not None:
             tuner.go_on_from(start["tuner"])
         while not tuner.step():
@@ -96,12 +98,35 @@ def run_method(
             for entry in report.checkpoints
         ]
     record.store(stages[0], chip, deployment, finished)
+    if config.experiment.save_chips is not None:
+        end = None if method == "mapped" else tuner.state_dict()
+        save_chip(materials, Life(materials, chip, chip_id, deployment), chip_id, method, end)
     later = iter(stages[1:])
     for unit, ages, visit in config.lifetime.series:
         for old_chip, state_then in _ages(materials, chip, deployment, unit, ages, visit, chip_id):
             record.store(next(later), old_chip, state_then, finished)
     extra |= _ragged("checkpoint", checkpoints, ("stage", "label", "vectors", "cell_writes", "accuracy"))
     return record.arrays() | extra | _history(history), state
+
+
+def save_chip(
+    materials: Materials, life: Life, chip_id: int, method: str, tuner: Any, folder: str | None = None
+) -> Path:
+    """Store a chip, its digital side and what its tuner knows (`rramsim continue` goes on from there)."""
+    config = materials.config
+    state = {
+        "config": config.to_toml(),
+        "fingerprint": materials.fingerprint,
+        "chip_id": chip_id,
+        "method": method,
+        "chip": life.chip.state_dict(),
+        "deployment": life.deployment.state_dict(),
+        "tuner": tuner,
+        "visits": life.visits,
+        "activity": life.activity,
+    }
+    where = folder if folder is not None else str(config.experiment.save_chips)
+    return save_snapshot(snapshot_path(where, chip_id, method), state)
 
 
 def _ages(
@@ -114,35 +139,60 @@ def _ages(
     chip_id: int,
 ) -> Iterator[tuple[SimulatedChip, Deployment]]:
     """A copy of a chip at each age, with the digital state it has then; the chip itself stays young."""
-    config, old = materials.config, copy.deepcopy(chip)
-    deployment = deployment.on(old)
-    activity = {}
-    if unit == "reads":
-        trace = deployment.fork().trace(materials.calibration[:AGEING_IMAGES])
-        activity = {layer: trace.codes(layer) for layer in materials.layers}
-    for index, (before, age) in enumerate(zip((0.0, *ages[:-1]), ages, strict=True)):
+    life = Life(materials, copy.deepcopy(chip), chip_id, deployment)
+    for before, age in zip((0.0, *ages[:-1]), ages, strict=True):
         if unit == "reads":
-            old.age(age - before, activity)
+            life.read(age - before)
         else:
-            old.wait(age - before)
+            life.wait(age - before)
         if maintained:
-            tuner = Tuner(
-                old,
-                materials.network,
-                materials.network,
-                materials.calibration,
-                strategy=str(config.lifetime.maintenance),
-                budget=config.tuning.budget,
-                seed=int(key(config.experiment.seed, Cause.TUNER, chip_id, 1 + index) >> np.uint64(1)),
-                start_from=deployment,
-            )
-            while not tuner.step():
-                pass
-            deployment = tuner.report().deployment.on(old)
-        yield old, deployment
+            life.maintain(str(materials.config.lifetime.maintenance))
+        yield life.chip, life.deployment
 
 
-def _tuner(materials: Materials, chip: SimulatedChip, chip_id: int, method: str) -> Tuner:
+class Life:
+    """A tuned chip that grows old, and its digital side."""
+
+    def __init__(
+        self, materials: Materials, chip: SimulatedChip, chip_id: int, deployment: Deployment
+    ) -> None:
+        self.chip, self.deployment = chip, deployment.on(chip)
+        self.visits = 0  # maintenances so far: each has random numbers of its own
+        self.activity: dict[str, NDArray[Any]] | None = None  # codes that stand for the reads of its life
+        self._materials, self._chip_id = materials, chip_id
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass [s]."""
+        self.chip.wait(seconds)
+
+    def read(self, n_reads: float) -> None:
+        """Let reads of every layer act: those of some calibration images, over and over."""
+        if self.activity is None:
+            trace = self.deployment.fork().trace(self._materials.calibration[:AGEING_IMAGES])
+            self.activity = {layer: trace.codes(layer) for layer in self._materials.layers}
+        self.chip.age(n_reads, self.activity)
+
+    def maintain(self, strategy: str) -> None:
+        """Tune again from where the chip stands."""
+        config, network = self._materials.config, self._materials.network
+        self.visits += 1
+        tuner = Tuner(
+            self.chip,
+            network,
+            network,
+            self._materials.calibration,
+            strategy=strategy,
+            budget=config.tuning.budget,
+            seed=int(key(config.experiment.seed, Cause.TUNER, self._chip_id, self.visits) >> np.uint64(1)),
+            start_from=self.deployment,
+        )
+        while not tuner.step():
+            pass
+        self.deployment = tuner.report().deployment.on(self.chip)
+
+
+def tuner_of(materials: Materials, chip: SimulatedChip, chip_id: int, method: str) -> Tuner:
+    """The tuner of a trial, not yet started."""
     config = materials.config
     return Tuner(
         chip,
@@ -183,7 +233,7 @@ class _Record:
     def store(self, stage: str, chip: SimulatedChip, deployment: Deployment, finished: bool) -> None:
         """Evaluate a stage on the test images and write down what it cost."""
         rows, test = self._rows, self._materials.test
-        outputs = _evaluate(
+        outputs = evaluate_on_fork(
             deployment, test, lambda done: self._notify(self._chip_id, stage, 0.4 + 0.6 * done)
         )
         predicted = outputs.argmax(axis=1)
@@ -214,7 +264,9 @@ class _Record:
         return {name: np.array(entry) for name, entry in self._rows.items()}
 
 
-def _evaluate(deployment: Deployment, test: Split, progress: Callable[[float], None]) -> NDArray[np.float32]:
+def evaluate_on_fork(
+    deployment: Deployment, test: Split, progress: Callable[[float], None]
+) -> NDArray[np.float32]:
     """Outputs on the test images, on a fork: the chip itself is not touched."""
     done = 0
 

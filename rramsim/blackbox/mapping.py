@@ -7,20 +7,22 @@ A normalised weight lies in [-1, 1]. Three mappings:
 * ``reference`` - one cell per weight; a bit line of mid-level cells in each tile is subtracted.
 * ``sliced`` - the conventional baseline: the magnitude's digits in base `n_levels` on
   `n_slices` differential pairs, most significant digit first, recombined digitally after the ADC.
+
+`register_pair_mapping` adds others that hold a weight by the difference of a pair.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rramsim.blackbox.codes import adc_code_max
-from rramsim.blackbox.protocol import Datasheet
+from rramsim.blackbox.protocol import MAPPINGS, Datasheet
 from rramsim.checks import InputError, check_array
 
 __all__ = [
@@ -30,12 +32,15 @@ __all__ = [
     "conversion_weights",
     "levels_from_weights",
     "levels_near",
+    "register_pair_mapping",
     "unsubtracted",
     "weights_from_conductances",
     "weights_from_levels",
     "zero_points",
 ]
 
+PairLevels = Callable[[NDArray[np.float64], NDArray[np.float64]], tuple[NDArray[Any], NDArray[Any]]]
+_PAIRS: dict[str, PairLevels] = {}
 EXACT = 2**53  # whole numbers up to here are exact in float64
 
 
@@ -61,6 +66,41 @@ def column_scale(weights: NDArray[Any]) -> NDArray[np.float64]:
     weights = check_array(weights, "weights", shape=(None, None))
     scale = np.abs(weights).max(axis=0)
     return np.where(scale > 0, scale, 1.0)
+
+
+def register_pair_mapping(name: str, levels_of: PairLevels) -> None:
+    """Make `mapping.kind = "name"` hold a weight by the difference of two cells in a way of its own.
+
+    Parameters
+    ----------
+    name : str
+    levels_of : callable
+        ``levels_of(weights, g)`` gives the levels of the + and of the - cells, both of shape
+        (n_rows, n_cols), for normalised weights in [-1, 1] and the ascending conductances of the levels [S].
+        A weight of 1 is the difference ``g[-1] - g[0]``.
+
+    Raises
+    ------
+    InputError
+        If the name is taken.
+
+    Examples
+    --------
+    Both cells of a pair about the middle of the window, so that pairs of all weights draw one current:
+
+    >>> import numpy as np
+    >>> def balanced(weights, g):
+    ...     middle, half = (g[0] + g[-1]) / 2, weights * (g[-1] - g[0]) / 2
+    ...     edges = (g[1:] + g[:-1]) / 2
+    ...     return np.searchsorted(edges, middle + half), np.searchsorted(edges, middle - half)
+    >>> register_pair_mapping("balanced", balanced)
+    >>> levels_from_weights(np.array([[1.0, -0.5, 0.0]]), "balanced", (1e-6, 2e-6, 3e-6, 4e-6, 5e-6)).tolist()
+    [[[4, 0], [1, 3], [2, 2]]]
+    """
+    if name in MAPPINGS:
+        raise InputError(f"a mapping named {name!r} exists already")
+    _PAIRS[name] = levels_of
+    MAPPINGS.append(name)
 
 
 def check_slices(n_levels: int, n_slices: int) -> None:
@@ -135,6 +175,8 @@ def levels_from_weights(
     if kind == "reference":
         target = g[reference_level(g.size)] + weights * unit
         return np.searchsorted(middles, target)[:, :, None]
+    if kind in _PAIRS:
+        return np.stack(_PAIRS[kind](weights, g), axis=2).astype(np.int64)
     if kind == "differential":
         magnitude = np.searchsorted(middles, g[0] + np.abs(weights) * unit)
         return np.stack([np.where(weights > 0, magnitude, 0), np.where(weights < 0, magnitude, 0)], axis=2)

@@ -16,6 +16,8 @@ suffice (`tests/fake_chip.py` is one in NumPy). Nothing else in this package or 
 
 A simulated chip has more (`fork`, `state_dict`); none of it belongs to the protocol, and a gate
 (`rramsim.blackbox.gate.Gate`) keeps a tuner from reaching it.
+
+Long because whoever attaches a chip reads the protocol and its data on one page, examples included.
 """
 
 from __future__ import annotations
@@ -44,6 +46,7 @@ __all__ = [
     "Reading",
     "Tier",
     "host_port",
+    "pass_time",
 ]
 
 
@@ -51,7 +54,13 @@ Read = Callable[[str, ArrayLike, bool], "Reading"]
 
 
 class Tier(IntEnum):
-    """What a tuner may see; each tier includes the ones before it."""
+    """What a tuner may see; each tier includes the ones before it.
+
+    Examples
+    --------
+    >>> Tier.LAYERS < Tier.PROBE, Tier["OUTPUTS"].value
+    (True, 0)
+    """
 
     OUTPUTS = 0  # T0: end-to-end outputs of the network
     LAYERS = 1  # T1: layer outputs for codes that were recorded from images
@@ -60,8 +69,14 @@ class Tier(IntEnum):
     PULSES = 4  # T3: raw programming pulses
 
 
+MAPPINGS = [
+    "differential",
+    "reference",
+    "sliced",
+]  # grows by `rramsim.blackbox.mapping.register_pair_mapping`
+
 _CHOICES = {
-    "mapping": ("differential", "reference", "sliced"),
+    "mapping": MAPPINGS,
     "input_mode": ("amplitude", "bit_serial"),
     "drive": ("bipolar", "two_phase"),
 }
@@ -69,9 +84,19 @@ _CHOICES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Datasheet:
-    """Nominal data a maker would print; nothing of the individual chip."""
+    """Nominal data a maker would print; nothing of the individual chip.
 
-    mapping: str  # "differential", "reference" or "sliced"
+    Examples
+    --------
+    >>> sheet = Datasheet(
+    ...     mapping="differential", n_levels=2, levels=(1e-6, 40e-6), v_read=0.2, dac_bits=8, adc_bits=8,
+    ...     adc_noise=0.5, tile_rows=128, tile_cols=128, t_read=1e-7,
+    ... )
+    >>> round(sheet.on_off_ratio), sheet.g_max
+    (40, 4e-05)
+    """
+
+    mapping: str  # "differential", "reference", "sliced" or a registered mapping on pairs
     n_levels: int
     levels: tuple[float, ...]  # [S] nominal conductance of each level
     v_read: float  # [V] largest read voltage
@@ -122,7 +147,17 @@ class Datasheet:
 
 @dataclass(frozen=True, kw_only=True)
 class LayerInfo:
-    """Shape of one layer on the chip."""
+    """Shape of one layer on the chip.
+
+    Examples
+    --------
+    >>> info = LayerInfo(
+    ...     name="fc", n_rows=200, n_cols=10, cells_per_weight=2, row_tiles=((0, 128), (128, 200)),
+    ...     n_col_tiles=1, g_unit=39e-6,
+    ... )
+    >>> info.n_cells
+    4000
+    """
 
     name: str
     n_rows: int
@@ -150,7 +185,15 @@ class LayerInfo:
 
 
 class Reading(NamedTuple):
-    """Answer of `mvm`: integer codes and, of the same shape, whether a conversion saturated."""
+    """Answer of `mvm`: integer codes and, of the same shape, whether a conversion saturated.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> answer = np.array([[3, -127]], np.int32), np.array([[False, True]])
+    >>> Reading(*answer).saturated.mean()
+    np.float64(0.5)
+    """
 
     codes: NDArray[np.int32]
     saturated: NDArray[np.bool_]
@@ -178,7 +221,15 @@ def _quantity(
 
 @dataclass(kw_only=True)
 class LayerCosts:
-    """Costs of one layer since the chip arrived: the one list of the ledger's quantities."""
+    """Costs of one layer since the chip arrived: the one list of the ledger's quantities.
+
+    Examples
+    --------
+    >>> costs = LayerCosts(vectors=10, max_cycles=1)
+    >>> costs.add(LayerCosts(vectors=5, max_cycles=3))
+    >>> costs.vectors, costs.max_cycles
+    (15, 3)
+    """
 
     vectors: int = _quantity("input vectors")
     array_reads: int = _quantity("array reads: tile x phase x bit")
@@ -218,7 +269,14 @@ LEDGER_QUANTITIES: Mapping[str, LedgerQuantity] = MappingProxyType(
 
 @dataclass
 class Ledger:
-    """Costs per layer and in total."""
+    """Costs per layer and in total.
+
+    Examples
+    --------
+    >>> ledger = Ledger({"a": LayerCosts(cell_writes=30, weight_cells=20), "b": LayerCosts(weight_cells=10)})
+    >>> ledger.total.cell_writes, ledger.writes_per_cell
+    (30, 1.0)
+    """
 
     layers: dict[str, LayerCosts] = field(default_factory=dict)
 
@@ -248,7 +306,14 @@ class Ledger:
 
 @runtime_checkable
 class ChipProtocol(Protocol):
-    """Members a chip must have; see the module's text for their meaning."""
+    """Members a chip must have; see the module's text for their meaning.
+
+    Examples
+    --------
+    >>> from rramsim import ChipConfig, SimulatedChip
+    >>> isinstance(SimulatedChip(ChipConfig(), {"fc": (12, 5)}), ChipProtocol)
+    True
+    """
 
     @property
     def datasheet(self) -> Datasheet:
@@ -314,7 +379,11 @@ class ChipProtocol(Protocol):
         ...
 
     def wait(self, seconds: float) -> None:
-        """Let time pass [s]."""
+        """Let time pass [s].
+
+        A chip may take a keyword `kelvin` beside: the temperature [K] meanwhile. What stands in front of
+        a chip hands it on where it is given, and to no other chip.
+        """
         ...
 
 
@@ -357,11 +426,31 @@ def host_port(chip: ChipProtocol) -> HostPort:
     return chip if isinstance(chip, HostPort) else _BarePort(chip)
 
 
+def pass_time(chip: ChipProtocol, seconds: float, kelvin: float | None) -> None:
+    """`chip.wait`, with the keyword `kelvin` only where it is given: not every chip knows it."""
+    if kelvin is None:
+        chip.wait(seconds)
+        return
+    warm: Any = chip
+    warm.wait(seconds, kelvin=kelvin)
+
+
 class ForwardingChip:
     """A chip in front of another one: hands every call on; wrappers override what they change.
 
     A wrapper that changes reads overrides `read_through`, which serves the tuner's `mvm` and the host's
     `host_mvm` alike.
+
+    Examples
+    --------
+    >>> from rramsim import ChipConfig, SimulatedChip
+    >>> class Late(ForwardingChip):
+    ...     "Every read comes after a second."
+    ...     def read_through(self, read, layer, codes, per_tile):
+    ...         self.wait(1.0)
+    ...         return read(layer, codes, per_tile)
+    >>> list(Late(SimulatedChip(ChipConfig(), {"fc": (12, 5)})).layers)
+    ['fc']
     """
 
     def __init__(self, chip: ChipProtocol) -> None:
@@ -417,6 +506,6 @@ class ForwardingChip:
         """Let a gate further on say whether the chip gave these answers."""
         self._port.confirm(layer, codes, answers)
 
-    def wait(self, seconds: float) -> None:
-        """Let time pass [s]."""
-        self._chip.wait(seconds)
+    def wait(self, seconds: float, *, kelvin: float | None = None) -> None:
+        """Let time pass [s], at a temperature [K] if the chip behind knows temperatures."""
+        pass_time(self._chip, seconds, kelvin)

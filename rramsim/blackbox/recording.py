@@ -61,6 +61,10 @@ def _configure_digest(layer: str, input_range: Any, output_range: Any) -> str:
     return _digest(layer, limits, None if output_range is None else float(output_range))
 
 
+def _wait_digest(seconds: float, kelvin: float | None) -> str:
+    return _digest(float(seconds)) if kelvin is None else _digest(float(seconds), float(kelvin))
+
+
 class RecordingChip(ForwardingChip):
     """A chip whose calls and answers are kept in a file.
 
@@ -142,10 +146,10 @@ class RecordingChip(ForwardingChip):
         self._keep("mvm", _digest(layer, _plain(codes), bool(per_tile)), reading)
         return reading
 
-    def wait(self, seconds: float) -> None:
+    def wait(self, seconds: float, *, kelvin: float | None = None) -> None:
         """Let time pass [s]."""
-        super().wait(seconds)
-        self._keep("wait", _digest(float(seconds)))
+        super().wait(seconds, kelvin=kelvin)
+        self._keep("wait", _wait_digest(seconds, kelvin))
 
     def close(self) -> None:
         """End the session; the file is complete after every call, so an interrupted one counts too."""
@@ -246,6 +250,7 @@ class ReplayChip:
         assert reading is not None
         return reading
 
-    def wait(self, seconds: float) -> None:
+    def wait(self, seconds: float, *, kelvin: float | None = None) -> None:
         """Let time pass, as then."""
-        self._repeat("wait", _digest(float(seconds)), f"a wait of {seconds:g} s")
+        warm = "" if kelvin is None else f" at {kelvin:g} K"
+        self._repeat("wait", _wait_digest(seconds, kelvin), f"a wait of {seconds:g} s{warm}")

@@ -295,6 +295,21 @@ class RemoteChip:
         Nobody listens, the server died or its chip failed. The chip object is of no use afterwards.
     InputError
         The far chip refuses what was asked; the connection goes on.
+
+    Examples
+    --------
+    >>> import threading
+    >>> from rramsim import ChipConfig, ChipListener, SimulatedChip, serve_chip
+    >>> listener = ChipListener(("127.0.0.1", 0))
+    >>> chip = SimulatedChip(ChipConfig(), {"fc": (12, 5)})
+    >>> server = threading.Thread(target=serve_chip, args=(chip, listener), daemon=True)
+    >>> server.start()
+    >>> far = RemoteChip(listener.address)
+    >>> list(far.layers)
+    ['fc']
+    >>> far.close()
+    >>> server.join()
+    >>> listener.close()
     """
 
     def __init__(
@@ -417,9 +432,10 @@ class RemoteChip:
             raise MessageError(f"{self._where}: an answer to 'mvm' lacks codes or saturation marks")
         return Reading(*(np.concatenate([part[name] for part in parts]) for name in ("codes", "saturated")))
 
-    def wait(self, seconds: float) -> None:
-        """Let time pass [s]."""
-        self._call("wait", seconds=float(seconds))
+    def wait(self, seconds: float, *, kelvin: float | None = None) -> None:
+        """Let time pass [s], at a temperature [K] if the far chip knows temperatures."""
+        warm = {} if kelvin is None else {"kelvin": float(kelvin)}
+        self._call("wait", seconds=float(seconds), **warm)
 
     def close(self) -> None:
         """Hang up."""

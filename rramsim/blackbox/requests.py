@@ -8,7 +8,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from rramsim.blackbox.protocol import ChipProtocol, LayerInfo
+from rramsim.blackbox.protocol import ChipProtocol, LayerInfo, pass_time
 from rramsim.blackbox.windows import WindowCodes
 from rramsim.blackbox.wire import MessageError, pack
 from rramsim.checks import InputError, nearest_name
@@ -59,7 +59,8 @@ def answer(chip: ChipProtocol, header: dict[str, Any], arrays: dict[str, NDArray
             seconds = _number(header.get("seconds"), "seconds")
             if seconds < 0:
                 raise InputError(f"seconds must be >= 0, got {seconds:g}")
-            chip.wait(seconds)
+            warm = header.get("kelvin")
+            pass_time(chip, seconds, None if warm is None else _number(warm, "kelvin"))
             return pack({})
         case other:
             raise MessageError(f"a chip knows no call {other!r:.80}; do both ends run the same version?")

@@ -65,7 +65,13 @@ class MessageError(InputError):
 
 @dataclass(frozen=True, kw_only=True)
 class WireLimits:
-    """How long and how large a stranger's or client's bytes may be."""
+    """How long and how large a stranger's or client's bytes may be.
+
+    Examples
+    --------
+    >>> WireLimits(handshake_seconds=0.5).handshake_seconds
+    0.5
+    """
 
     handshake_seconds: float = 5.0  # from the connection to the end of the handshake
     message_seconds: float = 60.0  # from a message's first byte to its last

@@ -33,7 +33,17 @@ _NONE_32 = np.zeros((0, 0), np.float32)
 
 @dataclass(frozen=True)
 class WriteReport:
-    """What one call of `CellArray.write` cost."""
+    """What one call of `CellArray.write` cost.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rramsim.cell import CellArray, CellsConfig, ProgrammingConfig
+    >>> verified = CellsConfig(programming=ProgrammingConfig(method="write_verify"))
+    >>> report = CellArray((4, 8), verified).write(np.full((4, 8), 15))
+    >>> report.n_cells, report.n_failed, report.n_pulses > 32
+    (32, 0, True)
+    """
 
     n_cells: int  # cells written (masked), stuck ones included
     n_pulses: int  # programming pulses
@@ -61,6 +71,15 @@ class CellArray:
     -----
     Cells arrive reset: at g_min with an error of their own that no write counter sees.
     Memory is 9 to 35 bytes a cell, depending on which causes are on.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rramsim.cell import CellsConfig
+    >>> array = CellArray((2, 3), CellsConfig(sigma=0.0, g_max=40e-6, on_off_ratio=40.0))
+    >>> report = array.write(np.array([[15, 0, 15], [0, 15, 0]]))
+    >>> np.round(1e6 * array.conductance).tolist()
+    [[40.0, 1.0, 40.0], [1.0, 40.0, 1.0]]
     """
 
     def __init__(
@@ -427,13 +446,18 @@ class CellArray:
         """Whether time alone changes these cells: drift, growing read noise or slow traps."""
         return bool(self._t_write.size or self._captured.size)
 
-    def wait(self, seconds: float) -> None:
-        """Let time pass [s]: drift, growing read noise, switching traps."""
+    def wait(self, seconds: float, kelvin: float | None = None) -> None:
+        """Let time pass [s]: drift, growing read noise, switching traps.
+
+        At another temperature `kelvin` [K] all that grows with the time since the write is faster or slower
+        by Arrhenius' law (`DriftConfig.acceleration`); traps are not (assumed).
+        """
         if not (np.isfinite(seconds) and seconds >= 0.0):
             raise InputError(f"seconds must be finite and >= 0, got {seconds}")
         if seconds == 0.0:
             return
-        self.clock += float(seconds)
+        factor = 1.0 if kelvin is None else self.config.drift.acceleration(kelvin)
+        self.clock += float(seconds) * factor
         self._switch_traps(seconds)
         self._refresh()
 

@@ -39,6 +39,9 @@ OPEN: Any = None
 """Default of a field that a preset or a default fills after construction: never None for readers."""
 
 
+BOLTZMANN = 1.380649e-23  # [J/K]
+
+
 def _need(condition: bool, message: str) -> None:
     if not condition:
         raise InputError(message)
@@ -67,6 +70,11 @@ class ProgrammingConfig:
     `one_shot` draws the realised conductance from the error law. `write_verify` pulses a
     cell until it is within `window` of its target; the error law then describes only the
     reset state, and what verify cannot hold is described by `[cells.relaxation]`.
+
+    Examples
+    --------
+    >>> ProgrammingConfig(method="write_verify", window=0.5e-6, n_pulses_max=100).per_level
+    False
     """
 
     method: str = setting("one_shot", "", "how a level is written", choices=("one_shot", "write_verify"))
@@ -127,6 +135,11 @@ class RelaxationConfig:
 
     G += shift(G) + sigma(G) e, polynomials (lowest power first, [S]) in G / g_reference;
     e has the fixed part `fixed_fraction`, drawn apart from the programming error's.
+
+    Examples
+    --------
+    >>> RelaxationConfig(sigma_polynomial=(1e-6,)).enabled
+    True
     """
 
     shift_polynomial: tuple[float, ...] = setting(
@@ -155,6 +168,11 @@ class DriftConfig:
     power:       G (t/t_reference)^-(mean(G) + sigma(G) e), dimensionless exponents
     The last two begin at t_reference. Polynomials (lowest power first, [S]) in G / g_reference.
     Further laws are added by `rramsim.cell.register_drift_law`.
+
+    Examples
+    --------
+    >>> DriftConfig(law="power", mean_polynomial=(0.05,), t_reference=1.0).law
+    'power'
     """
 
     law: str = setting("none", "", "none, exponential, logarithmic, power, table or a registered law")
@@ -170,11 +188,30 @@ class DriftConfig:
     )
     g_reference: float = setting(1e-6, "S", "unit of the polynomials' argument", "(0, inf)")
     fixed_fraction: float = setting(0.5, "1", "share of the variance that is fixed per cell", "[0, 1]")
+    activation_energy: float = setting(
+        0.0, "J", "Arrhenius: wait(t, kelvin=T) counts t exp(E/k (1/kelvin - 1/T)); 0: no temperature",
+        "[0, 1e-18]", usual=(1e-21, 1e-18), hint="1 eV is 1.602e-19 J",
+    )  # fmt: skip
+    kelvin: float = setting(
+        300.0, "K", "temperature at which the law's times hold", "[150, 2000]", usual=(200.0, 600.0)
+    )
     parameters: dict[str, Any] | None = setting(None, "", "constants of a registered law")
 
     def __post_init__(self) -> None:
         check_settings(self)
         drift_law(self)
+
+    def acceleration(self, kelvin: float) -> float:
+        """Seconds at the law's own temperature that one second at `kelvin` [K] counts for (Arrhenius).
+
+        Examples
+        --------
+        1 eV between 300 K and 398 K:
+
+        >>> print(f"{DriftConfig(activation_energy=1.602176634e-19).acceleration(398.0):.4g}")
+        1.364e+04
+        """
+        return math.exp(self.activation_energy / BOLTZMANN * (1.0 / self.kelvin - 1.0 / kelvin))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,6 +220,11 @@ class ReadNoiseConfig:
 
     The grown part is that of `ReRamCMONoiseModel` of aihwkit:
     log_coefficient |log10(G / g_reference)| g_reference sqrt(ln((t + t_read) / (2 t_read))).
+
+    Examples
+    --------
+    >>> ReadNoiseConfig(sigma_polynomial=(0.01,)).enabled
+    True
     """
 
     sigma_polynomial: tuple[float, ...] = setting(
@@ -209,6 +251,11 @@ class TelegraphConfig:
     `amplitude_low` at g_min to `amplitude_high` at g_max. With `lifetime` = 0 a trap
     switches faster than reads and counts as read noise of the same variance; else its state
     lasts and is redrawn with the correlation exp(-seconds/lifetime) as time passes.
+
+    Examples
+    --------
+    >>> TelegraphConfig(fraction=0.1, amplitude_low=0.05, amplitude_high=0.2).lifetime
+    0.0
     """
 
     fraction: float = setting(0.0, "1", "fraction of cells with an active trap", "[0, 1]")
@@ -226,6 +273,11 @@ class EnduranceConfig:
     """Wear with write cycles n: x = min(1, (n/n_endurance)^exponent).
 
     The window loses `window_loss` x of g_max - g_min from above; errors grow by 1 + sigma_growth x.
+
+    Examples
+    --------
+    >>> EnduranceConfig(n_endurance=1e6, window_loss=0.2).exponent
+    1.0
     """
 
     n_endurance: float = setting(math.inf, "1", "write cycles of full wear; inf: no wear", "(0, inf]")
@@ -247,6 +299,12 @@ class CellsConfig:
     `sigma` (lognormal: std of ln G; additive: fraction of g_max), `sigma_levels` (lognormal,
     per level), `sigma_conductance` (normal, [S], one value or one per level) or
     `sigma_polynomial` (normal, [S], lowest power first in G / g_polynomial).
+
+    Examples
+    --------
+    >>> cells = CellsConfig(n_levels=4, g_max=40e-6, on_off_ratio=40.0, sigma=0.1)
+    >>> (1e6 * cells.scale.levels).round(1).tolist()
+    [1.0, 14.0, 27.0, 40.0]
     """
 
     preset: str | None = setting(None, "", "name of a shipped preset, or the path of a TOML file")
@@ -488,6 +546,11 @@ class FaultsConfig:
 
     Rates are fractions of cells. Values default to the window's ends. With `cluster_cells`
     > 1 faults come in square patches of about that many cells, at the same mean rate.
+
+    Examples
+    --------
+    >>> FaultsConfig(stuck_low_rate=0.005, stuck_high_rate=0.005).cluster_cells
+    1
     """
 
     preset: str | None = setting(None, "", "preset that fills what is not given here")
@@ -525,6 +588,11 @@ class DisturbConfig:
     the fraction `balance` of the stress is left over).
     mode: `fast` (histogram of codes per word line, slope and offset per cell), `exact` (solved
     cell voltages of every vector), `off`.
+
+    Examples
+    --------
+    >>> DisturbConfig().enabled, DisturbConfig(law="power").enabled
+    (False, True)
     """
 
     preset: str | None = setting(None, "", "preset that fills what is not given here")

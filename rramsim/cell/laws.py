@@ -46,6 +46,13 @@ class ErrorLaw:
     scale : LevelScale
     sigma : ndarray, shape (n_levels,)
         Spread per level: [S], or of ln g where `multiplicative`.
+
+    Examples
+    --------
+    >>> from rramsim.cell import CellsConfig, error_law
+    >>> law = CellsConfig(law="lognormal", sigma=0.2).error_law()
+    >>> isinstance(law, ErrorLaw)
+    True
     """
 
     multiplicative: bool = False
@@ -81,11 +88,31 @@ class ErrorLaw:
 
 
 class NormalLaw(ErrorLaw):
-    """G = G_t + sigma(level) e, clamped to [0, 1.3 g_max]."""
+    """G = G_t + sigma(level) e, clamped to [0, 1.3 g_max].
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rramsim.cell import CellsConfig
+    >>> law = CellsConfig(law="additive", sigma=0.05, g_max=40e-6).error_law()
+    >>> e = np.array([0.0, 1.0])
+    >>> np.round(1e6 * law.realise(np.array([15, 15]), e), 1).tolist()
+    [40.0, 42.0]
+    """
 
 
 class LognormalLaw(ErrorLaw):
-    """G = G_t exp(s e - s^2/2): the mean is G_t, s is the std of ln G."""
+    """G = G_t exp(s e - s^2/2): the mean is G_t, s is the std of ln G.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rramsim.cell import CellsConfig
+    >>> law = CellsConfig(law="lognormal", sigma=0.2, g_max=40e-6).error_law()
+    >>> e = np.random.default_rng(0).standard_normal(100_000)
+    >>> round(1e6 * float(law.realise(np.full(e.size, 15), e).mean()), 1)  # the mean is the target
+    40.0
+    """
 
     multiplicative = True
 

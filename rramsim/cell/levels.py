@@ -28,6 +28,11 @@ class LevelScale:
     ----------
     levels : ndarray, shape (n_levels,)
         Target conductance [S] of each level, ascending.
+
+    Examples
+    --------
+    >>> [round(1e6 * g) for g in LevelScale(4, 10e-6, 40e-6).levels]
+    [10, 20, 30, 40]
     """
 
     def __init__(self, n_levels: int, g_min: float, g_max: float, spacing: Any = "conductance") -> None:

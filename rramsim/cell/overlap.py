@@ -25,7 +25,14 @@ class OverlapWarning(UserWarning):
 
 @dataclass(frozen=True)
 class LevelErrors:
-    """Raw level error rates of freshly written cells."""
+    """Raw level error rates of freshly written cells.
+
+    Examples
+    --------
+    >>> from rramsim.cell import CellsConfig, level_errors
+    >>> isinstance(level_errors(CellsConfig(sigma=0.05)), LevelErrors)
+    True
+    """
 
     rates: NDArray[np.float64]  # per level
     thresholds: NDArray[np.float64]  # [S] decision thresholds between levels, (n_levels - 1,)

@@ -24,7 +24,15 @@ __all__ = ["VerifyReport", "WriteCost", "write_cost", "write_verify"]
 
 @dataclass(frozen=True)
 class VerifyReport:
-    """Result of write-verify."""
+    """Result of write-verify.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> report = write_verify(np.zeros((2, 3)), np.full((2, 3), 20e-6), config=ProgrammingConfig())
+    >>> report.converged.all()
+    np.True_
+    """
 
     conductance: NDArray[np.float64]  # [S] (n_wl, n_bl)
     n_pulses: NDArray[np.int64]  # pulses per word line, (n_wl,)
@@ -34,7 +42,15 @@ class VerifyReport:
 
 @dataclass(frozen=True)
 class WriteCost:
-    """Mean cost of writing one cell."""
+    """Mean cost of writing one cell.
+
+    Examples
+    --------
+    >>> from rramsim.cell import CellsConfig, ProgrammingConfig
+    >>> cost = write_cost(CellsConfig(programming=ProgrammingConfig(method="write_verify")), n_cells=1024)
+    >>> cost.success, 5 < cost.n_pulses < 12
+    (1.0, True)
+    """
 
     n_pulses: float
     success: float  # share of cells that end inside the window

@@ -22,6 +22,12 @@ class ConverterErrors:
     word line and array. Distributions are normal (assumed). An integral non-linearity is a bow and an
     S-shape of random size, zero at both ends of the range (assumed shape); a differential one draws the
     width of every step, and a step of negative width is a missing code.
+
+    Examples
+    --------
+    >>> errors = ConverterErrors(adc_gain=0.01)
+    >>> ConverterConfig(errors=errors).errors.adc_gain
+    0.01
     """
 
     adc_gain: float = setting(
@@ -68,7 +74,13 @@ class ConverterErrors:
 
 @dataclass(frozen=True, kw_only=True)
 class ConverterConfig:
-    """Settings of DACs and ADCs; the same for every tile of a chip."""
+    """Settings of DACs and ADCs; the same for every tile of a chip.
+
+    Examples
+    --------
+    >>> ConverterConfig(dac_bits=6, adc_bits=6, drive="two_phase").adc_per_line
+    False
+    """
 
     dac_bits: int = setting(8, "1", "resolution of the word lines' DACs", "[1, 24]")
     adc_bits: int = setting(8, "1", "resolution of the bit lines' ADCs", "[1, 24]")

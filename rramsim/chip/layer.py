@@ -184,11 +184,11 @@ class ChipLayer:
         if self.stress is not None:
             self.stress.advance()
 
-    def wait(self, seconds: float) -> None:
-        """Let time pass [s]: cells relax and drift."""
+    def wait(self, seconds: float, kelvin: float | None = None) -> None:
+        """Let time pass [s], at a temperature [K] if given: cells relax and drift."""
         self.advance()
         if self.array.cells.timed:
-            self.array.wait(seconds)
+            self.array.wait(seconds, kelvin)
         else:
             self.array.cells.clock += seconds
 

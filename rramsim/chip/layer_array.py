@@ -209,12 +209,12 @@ class LayerArray:
                 around.add_pulses(pulses * others, self.v_half, programming.t_pulse)
         self.cells.add_pulses(pulses * total, self.v_half, programming.t_pulse)
 
-    def wait(self, seconds: float) -> None:
+    def wait(self, seconds: float, kelvin: float | None = None) -> None:
         """Let time pass [s], for the cells around as well."""
-        self.cells.wait(seconds)
+        self.cells.wait(seconds, kelvin)
         for tile in self._owned():
             if tile.around is not None:
-                tile.around.wait(seconds)
+                tile.around.wait(seconds, kelvin)
 
     def _owned(self) -> list[Tile]:
         """Tiles whose state this layer keeps."""

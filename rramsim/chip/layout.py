@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from rramsim.blackbox.protocol import MAPPINGS
 from rramsim.checks import InputError
 from rramsim.config import check_settings, setting
 
@@ -17,11 +18,16 @@ __all__ = ["MappingConfig", "TileLayout"]
 
 @dataclass(frozen=True, kw_only=True)
 class MappingConfig:
-    """How weights sit on cells, and the size of an array in physical lines."""
+    """How weights sit on cells, and the size of an array in physical lines.
 
-    kind: Literal["differential", "reference", "sliced"] = setting(
-        "differential", "", "how a weight is held by cells", choices=("differential", "reference", "sliced")
-    )
+    Examples
+    --------
+    >>> mapping = MappingConfig(kind="sliced", n_slices=3, tile_cols=64)
+    >>> mapping.cells_per_weight, mapping.weights_per_tile
+    (6, 10)
+    """
+
+    kind: str = setting("differential", "", "how a weight is held by cells", choices=MAPPINGS)
     n_slices: int = setting(2, "1", "digits of a weight, for the kind sliced", "[1, 64]")
     reference: Literal["line", "digital"] = setting(
         "line",
@@ -95,7 +101,7 @@ class MappingConfig:
     @property
     def cells_per_weight(self) -> int:
         """Cells that hold one weight, copies not counted."""
-        return {"differential": 2, "reference": 1, "sliced": 2 * self.n_slices}[self.kind]
+        return {"reference": 1, "sliced": 2 * self.n_slices}.get(self.kind, 2)
 
     @property
     def slices(self) -> int:
@@ -117,6 +123,12 @@ class TileLayout:
     `line_of` has shape (n_cols, cells_per_weight): the bit line of each cell;
     `reference_of` (n_cols,) the reference line of each weight column (-1 without one);
     `row_of` (copies, n_rows) the word lines that each row drives.
+
+    Examples
+    --------
+    >>> layout = TileLayout.build(200, 5, MappingConfig(tile_rows=128))
+    >>> layout.row_tiles, layout.n_lines
+    (((0, 128), (128, 200)), 10)
     """
 
     n_rows: int

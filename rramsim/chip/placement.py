@@ -40,6 +40,13 @@ class ChipMap:
         Each physical array.
     places : mapping of layer to places
         Blocks of a layer, row tile by row tile.
+
+    Examples
+    --------
+    >>> from rramsim import ChipConfig, SimulatedChip
+    >>> chip = SimulatedChip(ChipConfig(), {"fc": (128, 32)})
+    >>> len(chip.map.shapes), chip.map.utilisation
+    (1, 0.5)
     """
 
     shapes: tuple[tuple[int, int], ...]

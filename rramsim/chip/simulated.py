@@ -1,4 +1,7 @@
-"""A simulated multi-level RRAM chip behind the black-box protocol of `rramsim.blackbox.protocol`."""
+"""A simulated multi-level RRAM chip behind the black-box protocol of `rramsim.blackbox.protocol`.
+
+Long because the class has two faces, the protocol and what only a simulator can tell.
+"""
 
 from __future__ import annotations
 
@@ -57,6 +60,17 @@ class SimulatedChip:
     Writes and reads take the time of the ledger, layer after layer, and the cells' clock goes with it
     (`ConverterConfig.clock`): before every write and `wait`, and before a read once a second has come
     together. So the split of reads into calls changes nothing below a second of reading.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rramsim import CellsConfig
+    >>> chip = SimulatedChip(ChipConfig(cells=CellsConfig(sigma=0.0)), {"fc": (12, 1)})
+    >>> chip.write("fc", np.tile([15, 0], (12, 1, 1)))
+    >>> chip.configure("fc", input_range=(0.0, 0.2), output_range=12 * 0.2 * 40e-6)
+    >>> reading = chip.mvm("fc", np.full((1, 12), 255))
+    >>> reading.codes.shape, 115 < reading.codes[0, 0] < 127, chip.ledger.total.vectors
+    ((1, 1), np.True_, 1)
     """
 
     def __init__(
@@ -167,6 +181,15 @@ class SimulatedChip:
         """Shapes by name."""
         return MappingProxyType(self._infos)
 
+    def __repr__(self) -> str:
+        total = self.ledger.total
+        sheet = self.datasheet
+        return (
+            f"<SimulatedChip {self.chip} of seed {self.seed}: {len(self._layers)} layers, {sheet.mapping}, "
+            f"{sheet.n_levels} levels, arrays of {sheet.tile_rows} x {sheet.tile_cols}; so far "
+            f"{total.cell_writes:,} cell writes, {total.vectors:,} vectors>"
+        )
+
     @property
     def ledger(self) -> Ledger:
         """Costs since the chip arrived (a copy)."""
@@ -245,10 +268,16 @@ class SimulatedChip:
             data, geometry = _integers(codes, name, (None, n_rows), low, high), None
         return data.astype(np.int16 if converters.dac_bits <= 15 else np.int32, copy=False), geometry
 
-    def wait(self, seconds: float) -> None:
-        """Let time pass [s]: cells relax and drift."""
+    def wait(self, seconds: float, *, kelvin: float | None = None) -> None:
+        """Let time pass [s]: cells relax and drift.
+
+        With `kelvin` [K] the chip lies at that temperature meanwhile, and drift is as much faster or slower
+        as Arrhenius' law says; this needs `cells.drift.activation_energy`.
+        """
         if not seconds >= 0:
             raise InputError(f"seconds must be >= 0, got {seconds}")
+        if kelvin is not None:
+            self._check_kelvin(kelvin)
         if seconds > 0 and not self.config.cells.changes_with_time:
             warnings.warn(
                 f"wait({seconds:g}) changes nothing: these cells have no law of time (cells.drift, "
@@ -256,7 +285,22 @@ class SimulatedChip:
                 NoEffectWarning,
                 stacklevel=2,
             )
-        self._pass_time(float(seconds))
+        if kelvin is None:
+            self._pass_time(float(seconds))
+            return
+        self._pass_time()
+        for item in self._layers.values():
+            item.wait(float(seconds), float(kelvin))
+
+    def _check_kelvin(self, kelvin: float) -> None:
+        drift = self.config.cells.drift
+        if not (np.isfinite(kelvin) and kelvin > 0.0):
+            raise InputError(f"kelvin must be finite and > 0 K, got {kelvin}; was a Celsius value given?")
+        if drift.law == "none" or drift.activation_energy == 0.0:
+            raise InputError(
+                "wait(..., kelvin=...) needs a law of drift with cells.drift.activation_energy > 0: these "
+                "cells do not know what temperature does to them"
+            )
 
     @property
     def _pending(self) -> float:

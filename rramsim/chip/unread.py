@@ -118,6 +118,11 @@ RULES: tuple[Rule, ...] = (
     Rule(
         _table("cells.drift", "t_reference mean_polynomial sigma_polynomial"), _drifts, "cells.drift.law",
     ),
+    Rule(("cells.drift.activation_energy",), _drifts, "cells.drift.law"),
+    Rule(
+        ("cells.drift.kelvin",), lambda c: _drifts(c) and c.cells.drift.activation_energy > 0.0,
+        "cells.drift.law and cells.drift.activation_energy",
+    ),
     Rule(
         ("cells.drift.law",),
         lambda c: bool(c.cells.drift.parameters) or any(map(any, _polynomials(c))) or not _polynomial_law(c),

@@ -30,6 +30,11 @@ class VariationConfig:
     Shared errors are fixed for the life of the chip: gradients of the process and of supply lines over an
     array (assumed sizes and shapes). A dead word line has no driver, a dead bit line no sense amplifier:
     with wires both float, without wires their cells carry no current; no pulse reaches their cells.
+
+    Examples
+    --------
+    >>> VariationConfig(sigma_word=0.05).correlated
+    True
     """
 
     write_bias: float = setting(
@@ -78,6 +83,11 @@ class TemperatureConfig:
     written; coefficients in between g_min and g_max follow ln G. Signs and sizes are assumed: low resistance
     conducts like a metal, high resistance is thermally activated. The wires' coefficient is that of copper
     at 293 K.
+
+    Examples
+    --------
+    >>> TemperatureConfig(read=350.0).read
+    350.0
     """
 
     read: float = setting(300.0, "K", "temperature at reads", "(0, 1000]", usual=(200.0, 500.0))

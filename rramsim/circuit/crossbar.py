@@ -32,6 +32,14 @@ class Crossbar:
         Line resistances; ideal wires if left out.
     float_word, float_bit : array_like of bool, optional
         Lines without driver (ground).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rramsim import WiresConfig
+    >>> array = Crossbar(np.full((4, 3), 50e-6), WiresConfig(r_word=2.5, r_bit=2.5))
+    >>> array.solve(np.full((1, 4), 0.2)).i_out.shape
+    (1, 3)
     """
 
     def __init__(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from typing import Any
 
@@ -139,6 +140,17 @@ def _layout(shape: tuple[int, int], wires: WiresConfig, dtype: type, keep: str) 
     )
 
 
+@functools.lru_cache(maxsize=32)
+def _leaf_map(layout: Layout) -> tuple[list[Block], NDArray[np.int64]]:
+    """Leaves of a layout, and the number of each cell's among them, shape (n_wl, n_bl)."""
+    leaves = [block for block in layout.blocks if block.children is None]
+    leaf_of = np.empty(layout.root.lines[1::2], dtype=np.int64)
+    for number, leaf in enumerate(leaves):
+        i0, i1, j0, j1 = leaf.lines
+        leaf_of[i0:i1, j0:j1] = number
+    return leaves, leaf_of
+
+
 def effective(g: NDArray[np.float64], wires: WiresConfig, lines: Lines, dtype: type) -> NDArray[Any]:
     """Effective conductance [S] of checked arguments, shape (n_wl, n_bl)."""
     if wires.ideal and not lines.any:
@@ -160,6 +172,14 @@ class Factorisation:
     """A linear crossbar solved once: `g_eff`, node voltages for any inputs, cheap updates.
 
     Made by `prepare`. Memory is about 1.5 kB per cell.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rramsim import WiresConfig, prepare
+    >>> solved = prepare(np.full((4, 3), 50e-6), WiresConfig(r_word=2.5, r_bit=2.5))
+    >>> bool((solved.g_eff < 50e-6).all())
+    True
     """
 
     def __init__(
@@ -228,18 +248,14 @@ class Factorisation:
         new = check_conductance(g, shape=self._g.shape)
         if self._lines.any:
             self._lines.check_anchored(new)
-        changed = new != self._g
         layout = self._layout
         wanted = np.zeros(len(layout.plan.steps), dtype=bool)
-        for leaf in layout.blocks:
-            if leaf.children is not None:
-                continue
-            i0, i1, j0, j1 = leaf.lines
-            if changed[i0:i1, j0:j1].any():
-                block: Block | None = leaf
-                while block is not None and not (wanted[block.step] and block.children):
-                    wanted[block.step] = True
-                    block = self._parent.get(id(block))
+        leaves, leaf_of = _leaf_map(layout)
+        for number in np.unique(leaf_of[new != self._g]):
+            block: Block | None = leaves[number]
+            while block is not None and not (wanted[block.step] and block.children):
+                wanted[block.step] = True
+                block = self._parent.get(id(block))
         if wanted.any():
             self._g = new.copy()
             self._run(wanted)

@@ -13,7 +13,16 @@ from rramsim.circuit.wiring import WiresConfig
 
 @dataclass(frozen=True, eq=False)
 class Solution:
-    """Voltages and currents of a crossbar for a batch of inputs; SI units."""
+    """Voltages and currents of a crossbar for a batch of inputs; SI units.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rramsim import solve_crossbar
+    >>> solution = solve_crossbar(np.full((2, 3), 50e-6), np.full((1, 2), 0.2), r_word=2.5, r_bit=2.5)
+    >>> solution.i_out.shape, bool((solution.i_out < 2 * 50e-6 * 0.2).all())
+    ((1, 3), True)
+    """
 
     v_in: NDArray[Any]  # (n_batch, n_wl) source voltages
     i_out: NDArray[Any]  # (n_batch, n_bl) current into the ground of each bit line
@@ -46,6 +55,46 @@ class Solution:
             i_out = i_cell.sum(axis=1)
         i_out = np.where(float_bit, 0.0, i_out)
         return cls(v_in, i_out, i_in, v_word, v_bit, i_cell, wires, iterations, residual)
+
+    def __repr__(self) -> str:
+        n, rows, columns = self.v_word.shape
+        newton = f", {self.iterations} Newton iterations" if self.iterations else ""
+        return (
+            f"<Solution of {n} input vectors on {rows} x {columns} cells{newton}: i_out "
+            f"{self.i_out.min():.3g} to {self.i_out.max():.3g} A, power {self.power.mean():.3g} W per vector>"
+        )
+
+    def to_xarray(self) -> Any:
+        """An `xarray.Dataset` with named axes and units.
+
+        Returns
+        -------
+        xarray.Dataset
+            `v_in`, `i_in` (vector, word_line), `i_out` (vector, bit_line); `v_word`, `v_bit`, `v_cell`,
+            `i_cell` and `power_cell` (vector, word_line, bit_line).
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from rramsim import solve_crossbar
+        >>> data = solve_crossbar(np.full((2, 3), 4e-5), [[0.2, 0.1]], r_word=1.0, r_bit=1.0).to_xarray()
+        >>> data.i_out.dims, data.i_out.units
+        (('vector', 'bit_line'), 'A')
+        """
+        import xarray
+
+        lines = {"v_in": "word_line", "i_in": "word_line", "i_out": "bit_line"}
+        units = {"v": "V", "i": "A", "power": "W"}
+        names = [*lines, "v_word", "v_bit", "v_cell", "i_cell", "power_cell"]
+        variables = {
+            name: (
+                ("vector", lines[name]) if name in lines else ("vector", "word_line", "bit_line"),
+                getattr(self, name),
+                {"units": units[name.split("_")[0]]},
+            )
+            for name in names
+        }
+        return xarray.Dataset(variables, attrs={"iterations": self.iterations, "residual": self.residual})
 
     @property
     def v_cell(self) -> NDArray[Any]:

@@ -24,7 +24,14 @@ ALPHA_V_MAX = 40.0  # alpha times voltage up to which the solvers are tested; si
 
 @dataclass(frozen=True, kw_only=True)
 class WiresConfig:
-    """Resistances around the cells of one crossbar; zero resistance merges nodes exactly."""
+    """Resistances around the cells of one crossbar; zero resistance merges nodes exactly.
+
+    Examples
+    --------
+    >>> wires = WiresConfig(r_word=2.5, r_bit=2.5)  # [ohm] per segment
+    >>> wires.ideal, WiresConfig().ideal
+    (False, True)
+    """
 
     r_word: float = setting(0.0, "ohm", "resistance of one word-line segment", "[0, inf)", usual=_SEGMENT)
     r_bit: float = setting(0.0, "ohm", "resistance of one bit-line segment", "[0, inf)", usual=_SEGMENT)

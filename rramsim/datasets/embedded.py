@@ -73,6 +73,12 @@ class Split:
     pixel_max : float
     mean, std : float or tuple of float
         Normalisation, one number or one for each channel.
+
+    Examples
+    --------
+    >>> calibration = load_dataset("digits")["calibration"]
+    >>> calibration.images.shape, calibration.take(5).labels.shape
+    ((170, 1, 8, 8), (5,))
     """
 
     pixels: NDArray[Any]
@@ -120,6 +126,12 @@ class Dataset:
         What `Split.images` subtracts from pixel / pixel_max and divides by, for all channels or for each.
     provenance : mapping of str to str
         Origin, licence and, where known, checksum.
+
+    Examples
+    --------
+    >>> digits = load_dataset("digits")
+    >>> digits.image_shape, digits.n_classes, sorted(digits.splits)
+    ((1, 8, 8), 10, ['calibration', 'test', 'train', 'validation'])
     """
 
     name: str

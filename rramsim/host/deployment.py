@@ -54,6 +54,15 @@ class Deployment:
     ------
     InputError
         If the chip's layers do not fit the network.
+
+    Examples
+    --------
+    >>> from rramsim import ChipConfig, SimulatedChip, layer_shapes, load_dataset, load_teacher
+    >>> network, images = load_teacher("cnn_digits"), load_dataset("digits")["calibration"].images[:32]
+    >>> deployment = Deployment(network, SimulatedChip(ChipConfig(), layer_shapes(network)))
+    >>> deployment.map(images)
+    >>> deployment.run(images).shape
+    (32, 10)
     """
 
     def __init__(self, network: Network, chip: ChipProtocol) -> None:
@@ -382,6 +391,14 @@ class Deployment:
             if progress is not None:
                 progress(len(batch))
         return np.concatenate(outputs)
+
+    def __repr__(self) -> str:
+        written = sum(host.levels is not None for host in self.layers.values())
+        extra = self.digital_overhead()["numbers"]
+        return (
+            f"<Deployment of {self.network.name!r}: {written} of {len(self.layers)} layers written, "
+            f"{extra:,.0f} extra digital numbers, on {self.chip!r}>"
+        )
 
     def on(self, chip: ChipProtocol) -> Deployment:
         """The same digital state on another chip (with the same layers)."""

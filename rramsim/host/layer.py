@@ -27,6 +27,13 @@ class HostLayer:
     vector, shared by all columns, and one product for each column. Where a reference line is subtracted
     whose cells err, `reference_error` holds what was found of it: ``scale * (x @ reference_error)`` is taken
     off too, one product for each row, shared by the columns of a tile.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> one = np.ones(4)
+    >>> HostLayer(node="fc", group=0, scale=one, gain=one, offset=0 * one).n_extra
+    0
     """
 
     node: str

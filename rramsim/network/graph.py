@@ -49,6 +49,17 @@ class Network:
     InputError
         Unknown operators, missing inputs or parameters, NaN weights, or shapes that do not fit;
         each names the node.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> nodes = [
+    ...     Node("fc", "MatMul", ("input",), {}, {"weight": np.eye(3, dtype=np.float32)}),
+    ...     Node("relu", "Relu", ("fc",)),
+    ... ]
+    >>> network = Network(nodes, (3,), "relu")
+    >>> network.run(np.array([[1.0, -2.0, 3.0]], np.float32)).tolist(), network.mapped
+    ([[1.0, 0.0, 3.0]], ('fc',))
     """
 
     def __init__(
@@ -138,6 +149,44 @@ class Network:
         return tuple(
             n.name for n in self.nodes if n.op in MAPPED and "weight" in n.parameters and n.name not in kept
         )
+
+    def __repr__(self) -> str:
+        n_weights = sum(int(node.parameters["weight"].size) for node in self._weighted())
+        return (
+            f"<Network {self.name!r}: {tuple(self.input_shape)} to {self.output!r}, {len(self.nodes)} nodes, "
+            f"{len(self.mapped)} for the chip, {n_weights:,} weights>"
+        )
+
+    def __str__(self) -> str:
+        return self.summary()
+
+    def _weighted(self) -> list[Node]:
+        """Nodes with weights of their own; shared ones count once."""
+        return [n for n in self.nodes if "weight" in n.parameters and "shares" not in n.attributes]
+
+    def summary(self) -> str:
+        """A line for every node: operator, shape of its output for one example, weights, and where it runs.
+
+        The tiles that it takes on a chip are printed by `rramsim info NETWORK`.
+
+        Examples
+        --------
+        >>> from rramsim.datasets import load_teacher
+        >>> print(load_teacher("cnn_digits").summary().splitlines()[2])
+        conv1           Conv                 (8, 8, 8)             72  chip
+        """
+        values = self.zeros(n := int(self.metadata.get("batch", 1)))
+        self.evaluate(values, self.output, keep="all")
+        mapped, own = set(self.mapped), {node.name for node in self._weighted()}
+        lines = [repr(self), f"{'node':<15} {'operator':<20} {'output':<15} {'weights':>8}  where"]
+        for node in self.nodes:
+            size = int(node.parameters["weight"].size) if "weight" in node.parameters else 0
+            weights = f"{size:,}" if node.name in own else f"as {node.attributes['shares']}" if size else ""
+            value = values.get(node.name)
+            shape = "" if value is None else str(tuple(value.shape[1:]) if len(value) == n else value.shape)
+            where = "chip" if node.name in mapped else ""
+            lines.append(f"{node.name:<15} {node.op:<20} {shape:<15} {weights:>8}  {where}".rstrip())
+        return "\n".join(lines)
 
     def with_digital(self, names: Iterable[str]) -> Network:
         """The same network with some of its mapped nodes computed at the host, exactly.

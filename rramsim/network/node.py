@@ -27,6 +27,11 @@ class Node:
     parameters : dict of ndarray
         Conv: "weight" (c_out, c_in / group, k_h, k_w), "bias"; Gemm and MatMul: "weight"
         (c_in, c_out), "bias"; BatchNormalization: "scale", "bias", "mean", "variance".
+
+    Examples
+    --------
+    >>> Node("relu", "Relu", ("fc",)).inputs
+    ('fc',)
     """
 
     name: str

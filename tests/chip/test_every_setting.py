@@ -71,6 +71,8 @@ VALUES: dict[str, Any] = {
     "cells.drift.sigma_polynomial": [0.03],
     "cells.drift.sigma_offset": [1e-7],
     "cells.drift.parameters": {"a": 1.0},
+    "cells.drift.activation_energy": 1.6e-19,
+    "cells.drift.kelvin": 320.0,
     "cells.read_noise.sigma_polynomial": [1e-6],
     "cells.endurance.n_endurance": 20.0,
     "faults.preset": "wan_2022_1h",
@@ -138,6 +140,10 @@ PARTNERS: dict[str, dict[str, Any]] = {
     **{
         f"cells.drift.{name}": {**BASE, "cells": {"sigma": 0.2, "drift": DRIFT}}
         for name in ("t_reference", "mean_polynomial", "sigma_polynomial", "g_reference", "fixed_fraction")
+    },
+    "cells.drift.activation_energy": {**BASE, "cells": {"sigma": 0.2, "drift": DRIFT}},
+    "cells.drift.kelvin": {
+        **BASE, "cells": {"sigma": 0.2, "drift": {**DRIFT, "activation_energy": 1.6e-19}},
     },
     "cells.drift.law": {**BASE, "cells": {"sigma": 0.2, "drift": {"mean_polynomial": [0.02]}}},
     "cells.drift.sigma_offset": {
@@ -235,6 +241,8 @@ def results(table: dict[str, Any]) -> str:
         total.update(chip.mvm(layer, codes).codes.tobytes())
         total.update(chip.mvm(layer, codes[:2], per_tile=True).codes.tobytes())
         chip.wait(3.0)
+        if config.cells.drift.law != "none" and config.cells.drift.activation_energy > 0.0:
+            chip.wait(3.0, kelvin=350.0)
         chip.write(layer, np.floor(rng.random(shape) * n_levels).astype(np.int64), rng.random(shape) < 0.5)
         total.update(chip.mvm(layer, codes).codes.tobytes())
         chip.age(1e12, {layer: codes})

@@ -7,12 +7,21 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from rramsim.blackbox.mapping import column_scale, levels_from_weights, weights_from_levels
+from finetune import tune
+from rramsim import Deployment, check_chip, layer_shapes, load_dataset, load_teacher
+from rramsim.blackbox.mapping import (
+    column_scale,
+    levels_from_weights,
+    register_pair_mapping,
+    weights_from_levels,
+)
+from rramsim.blackbox.protocol import MAPPINGS
 from rramsim.cell import CellsConfig
 from rramsim.checks import InputError
 from rramsim.chip.converters import ConverterConfig
 from rramsim.chip.layout import MappingConfig, TileLayout
 from rramsim.chip.simulated import ChipConfig, SimulatedChip
+from rramsim.config import parse
 
 KINDS = ("differential", "reference", "sliced")
 
@@ -155,3 +164,41 @@ def test_all_zero_column_has_scale_one():
 def test_impossible_tiles_are_refused(kwargs, message):
     with pytest.raises(InputError, match=message):
         MappingConfig(**kwargs)
+
+
+def balanced(weights, g):
+    """Both cells about the middle of the window."""
+    middle, half = (g[0] + g[-1]) / 2, weights * (g[-1] - g[0]) / 2
+    edges = (g[1:] + g[:-1]) / 2
+    return np.searchsorted(edges, middle + half), np.searchsorted(edges, middle - half)
+
+
+def test_a_registered_mapping_is_one_function():
+    """Weights to levels, a chip, its protocol and the tuner: nothing else is touched."""
+    if "test_balanced" not in MAPPINGS:
+        register_pair_mapping("test_balanced", balanced)
+    with pytest.raises(InputError, match="a mapping named 'sliced' exists already"):
+        register_pair_mapping("sliced", balanced)
+    with pytest.raises(InputError, match=r"kind must be one of .*test_balanced, got 'test_balancd'; did you"):
+        parse(MappingConfig, {"kind": "test_balancd"})
+    network, images = load_teacher("cnn_digits"), load_dataset("digits")["calibration"].images[:64]
+    errors = {}
+    for sigma, strategy in ((0.0, ""), (0.3, ""), (0.3, "lsq.affine"), (0.3, "default")):
+        config = ChipConfig(
+            mapping=parse(MappingConfig, {"kind": "test_balanced"}), cells=CellsConfig(sigma=sigma)
+        )
+        chip = SimulatedChip(config, layer_shapes(network))
+        check_chip(chip, exercise=True)
+        if strategy:
+            deployment = tune(chip, network, network, images, strategy=strategy).deployment
+        else:
+            deployment = Deployment(network, chip)
+            deployment.map(images)
+        levels = deployment.layers[next(iter(deployment.layers))].levels
+        if sigma == 0.0:  # 16 levels on each side: steps of a fifteenth, half of them by rounding both
+            assert (levels.sum(axis=2) > 0).all()
+        wanted = network.run(images)
+        errors[sigma, strategy] = float(np.square(deployment.run(images) - wanted).mean() / wanted.var())
+    assert errors[0.0, ""] < 0.05
+    assert errors[0.3, "lsq.affine"] < 0.5 * errors[0.3, ""]
+    assert errors[0.3, "default"] < 0.15 * errors[0.3, ""]

@@ -17,6 +17,7 @@ TEACHERS = {
     "lstm_fashion": (48_576, 0.87),
     "mixer_fashion": (54_000, 0.90),
     "resnet8_fashion": (77_072, 0.923),
+    "vit_fashion": (62_832, 0.90),
 }
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rramsim.cell.fit.arrhenius import fit_arrhenius
 from rramsim.cell.fit.cells import fit_shares
 from rramsim.cell.fit.disturb import fit_disturb
 from rramsim.cell.fit.drift import fit_drift
@@ -115,8 +116,6 @@ def fit(
             columns["pulses"][fresh], level[fresh], means,
             *(columns[name][fresh] if name in columns else None for name in ("lower", "upper", "success")),
         )  # fmt: skip
-    if "kelvin" in columns and np.ptp(columns["kelvin"]) > 1.0:
-        notes.append("Temperatures differ; drift is fitted to all of them together.")
     read = (*rows.data.notes, *(f"left out: {text}" for text in rows.data.bad))
     return DeviceFit(
         rows.data.source, rows.targets, means, sigmas, counts, laws, law, sigma, shares, drift, disturb,
@@ -324,8 +323,24 @@ def _changes(rows: _Rows, means: Floats, notes: list[str]) -> tuple[Any, Any]:
     drift, disturb = None, None
     later = ~fresh & (reads == 0) & (time > rows.first[key])
     if later.any():
-        drift = fit_drift(columns["g"][later], g0[key[later]], time[later], rows.first[key[later]],
+        elapsed, warm = time, None
+        if "kelvin" in columns and np.ptp(columns["kelvin"]) > 1.0:
+            warm = fit_arrhenius(
+                columns["g"][later], g0[key[later]], time[later], rows.first[key[later]], rows.level[later],
+                key[later], columns["kelvin"][later],
+            )  # fmt: skip
+            if warm is None:
+                notes.append("Temperatures differ, but too little was read for an activation energy.")
+            else:
+                notes.append(warm.text)
+                elapsed = time.copy()
+                elapsed[later] = warm.equivalent(
+                    time[later], rows.first[key[later]], columns["kelvin"][later]
+                )
+        drift = fit_drift(columns["g"][later], g0[key[later]], elapsed[later], rows.first[key[later]],
                           rows.level[later], key[later])  # fmt: skip
+        if drift is not None and warm is not None:
+            drift = warm.added_to(drift)
     disturbed = reads > 0
     if disturbed.any():
         disturb = fit_disturb(columns, disturbed, g0[key], means, rows.data.source)

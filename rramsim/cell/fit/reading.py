@@ -81,11 +81,30 @@ def read_measurements(
         )
     parts = []
     for number, path in enumerate(files):
-        part = _read_one(Path(path), reading)
+        part = _guarded(Path(path), reading)
         if reading.file_times:
             part.columns["time"] = np.full(len(part), reading.file_times[number])
         parts.append(part)
     return parts[0] if len(parts) == 1 else _joined(parts)
+
+
+def _guarded(path: Path, reading: ReadingConfig) -> Measurements:
+    """`_read_one`; what no check foresees of a damaged file is one error that names it all the same."""
+    try:
+        return _read_one(path, reading)
+    except InputError:
+        raise
+    except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        MemoryError,
+        RecursionError,
+        TypeError,
+        ValueError,
+    ) as e:
+        reason = str(e).strip().partition("\n")[0][:200]
+        raise InputError(f"{path}: cannot be read as measurements ({type(e).__name__}: {reason})") from None
 
 
 def _joined(parts: list[Measurements]) -> Measurements:
@@ -203,7 +222,8 @@ def _read_one(path: Path, reading: ReadingConfig) -> Measurements:
     for meaning, column in columns.items():
         entries: NDArray[Any]
         if meaning == "cell":
-            entries = np.unique(frame[column].astype(str).to_numpy(), return_inverse=True)[1]
+            # text throughout: an empty entry would be a float among them
+            entries = np.unique(frame[column].map(str).to_numpy(dtype=str), return_inverse=True)[1]
         else:
             entries = _numbers(frame, column)
         values[meaning] = np.repeat(entries, n_wide)

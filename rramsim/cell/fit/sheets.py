@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import re
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,9 @@ from rramsim.cell.fit.recipe import ReadingConfig
 from rramsim.checks import InputError
 
 __all__ = ["Sheet", "read_sheet"]
+
+UNSUSPICIOUS = 64 << 20  # [B] no ratio of sizes is asked below this
+LARGEST_RATIO = 200  # of unpacked to packed bytes; tables of numbers pack 3 to 20 times
 
 
 @dataclass
@@ -34,10 +38,10 @@ def _text(path: Path) -> str:
     try:
         raw = path.read_bytes()
         if raw[:2] == b"\x1f\x8b":
-            raw = gzip.decompress(raw)
+            raw = _unpacked(raw, path)
         if raw[:4] == b"PK\x03\x04":
             return _sheet_text(raw, path)
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
     encoding = "utf-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     try:
@@ -46,6 +50,16 @@ def _text(path: Path) -> str:
         if b"\0" in raw[:4096]:
             raise InputError(f"{path}: cannot be read as text; expected are CSV, TSV, gzip or xlsx") from None
         return raw.decode("latin-1")
+
+
+def _unpacked(raw: bytes, path: Path) -> bytes:
+    """Content of a gzip file, refused where it is far larger than text packs."""
+    most = max(UNSUSPICIOUS, LARGEST_RATIO * len(raw))
+    with gzip.GzipFile(fileobj=io.BytesIO(raw)) as stream:
+        text = stream.read(most + 1)
+    if len(text) > most:
+        raise InputError(f"{path}: unpacks to more than {most:,} bytes: refused as damaged or hostile")
+    return text
 
 
 def _sheet_text(raw: bytes, path: Path) -> str:
