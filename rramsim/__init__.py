@@ -102,7 +102,7 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time a name is loaded
         Node as Node,
     )
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 _HOME = {
     "rramsim.blackbox.averaging": ["AveragedReads"],
