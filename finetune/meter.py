@@ -90,6 +90,8 @@ class MeteredChip(ForwardingChip):
         self.vectors = 0
         self.cell_writes = 0
         self.reserved_cells = 0
+        # a chip that averages (`rramsim.AveragedReads`) reads each vector several times
+        self.reads_per_vector = int(getattr(chip, "reads_per_vector", 1))
         self.n_cells = sum(info.n_cells for info in chip.layers.values())
         self._seconds_before = 0.0
         self._started = time.monotonic()
@@ -116,7 +118,7 @@ class MeteredChip(ForwardingChip):
 
     def read_through(self, read: Read, layer: str, codes: ArrayLike, per_tile: bool) -> Reading:
         """Read, if the budget allows all vectors."""
-        n_vectors = len(codes) if isinstance(codes, Sized) else 1
+        n_vectors = self.reads_per_vector * (len(codes) if isinstance(codes, Sized) else 1)
         if n_vectors > self.vectors_left:
             raise BudgetSpent(f"reading {n_vectors} vectors of {layer!r} with {self.vectors_left} left")
         self.vectors += n_vectors

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from finetune.bench import Bench, Checkpoint, Evaluate
 from finetune.calibration import check_classes
 from finetune.evidence.contact import check_reset
+from finetune.health import Health
 from finetune.meter import Budget, BudgetSpent
 from finetune.strategies.composition import Composition, parse_strategy
 from rramsim.blackbox.protocol import ChipProtocol, Ledger, Tier
@@ -53,6 +54,11 @@ class TuneReport:
     def recovery(self) -> list[tuple[str, int, int, Any]]:
         """(label, vectors, cell writes, value) of every checkpoint: the data of a recovery figure."""
         return [(c.label, c.vectors, c.cell_writes, c.value) for c in self.checkpoints]
+
+    @property
+    def health(self) -> Health:
+        """What was learnt of the chip, in words (`Health.text`); `finetune.plot_health` draws it."""
+        return Health.of(self.history)
 
 
 def operations_per_vector(bench: Bench) -> float:
@@ -125,6 +131,7 @@ class Tuner:
         """
         bench = self.bench
         prediction = self.strategy.plan(bench)
+        prediction["vectors"] *= bench.meter.reads_per_vector
         if not bench.was_mapped and not self.strategy.writes_itself:
             levels = [bench.deployment.nearest_levels(layer) for layer in bench.deployment.layers]
             prediction["cell_writes"] += float(sum(int((q != 0).sum()) for q in levels))

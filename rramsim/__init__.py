@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # for editors and type checkers; at run time a name is loaded at its first use
+    from rramsim.blackbox.averaging import AveragedReads as AveragedReads
     from rramsim.blackbox.conformance import check_chip as check_chip
     from rramsim.blackbox.gate import (
         Gate as Gate,
@@ -104,6 +105,7 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time a name is loaded
 __version__ = "0.2.0"
 
 _HOME = {
+    "rramsim.blackbox.averaging": ["AveragedReads"],
     "rramsim.blackbox.gate": ["Gate", "TierError"],
     "rramsim.blackbox.protocol": ["ChipProtocol", "Datasheet", "LayerInfo", "Ledger", "Reading", "Tier"],
     "rramsim.blackbox.conformance": ["check_chip"],

@@ -28,7 +28,8 @@ __all__ = [
     "LostWorkers", "Workers", "cores", "count_threads", "one_thread", "over_threads", "release_memory", "tell"
 ]  # fmt: skip
 
-Item, Result = TypeVar("Item"), TypeVar("Result")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 MAX_LOSSES = 3  # processes lost over one piece of work, or before any was ready, until it is given up
 

@@ -11,25 +11,32 @@ from numpy.typing import NDArray
 from finetune.evidence.layer import Work
 from finetune.evidence.posterior import posterior_columns, posterior_flops
 from finetune.evidence.samples import Probes, Samples, TileOutputs, inner_product
+from rramsim.blackbox.codes import adc_code_max
 from rramsim.blackbox.mapping import reference_level
 from rramsim.blackbox.protocol import Datasheet, LayerInfo
 from rramsim.checks import InputError
 
 __all__ = [
+    "ROUNDING",
     "Estimate",
     "WriteSpread",
     "cell_factors",
     "cell_unit",
     "cell_zero",
+    "converter_noise",
     "find_reference_error",
     "identify",
     "identify_flops",
+    "needed_reads",
     "noise_variance",
     "observe_spread",
     "weight_variance",
 ]
 
 NOISE_VECTORS = 512  # vectors read twice for the noise of a reading
+MOST_BLUR = 0.05  # share of the energy of write errors that noise may add to them
+MOST_READS = 8  # of every vector, in identification
+FLUCTUATING = 2.25  # variance of readings over that of their ADCs from which cells are held to fluctuate
 LEAST_NOISE = 1e-5  # of the variance of the outputs
 ROUNDING = 1.0 / 12.0  # variance of rounding to integer codes, in codes squared
 
@@ -80,7 +87,17 @@ def noise_variance(work: Work, samples: Samples) -> NDArray[np.float64]:
     roundings = 1 if work.sheet.tile_codes else len(work.info.row_tiles)
     variance = max(0.5 * float(np.square(difference).mean()), roundings * ROUNDING)
     least = LEAST_NOISE * samples.target.var(axis=0, dtype=np.float64)
+    if variance > FLUCTUATING * converter_noise(work) ** 2:  # cells fluctuate: columns differ in it
+        own = 0.5 * np.square(difference).mean(axis=(0, 1))
+        return np.maximum(np.maximum(own, roundings * ROUNDING) * np.square(work.unit), least)
     return np.maximum(variance * np.square(work.unit), least)
+
+
+def converter_noise(work: Work) -> float:
+    """Standard deviation [codes] of a reading of `Work.row_tiles` if only the datasheet's ADCs are noisy."""
+    sheet = work.sheet
+    lsb = sheet.adc_noise * adc_code_max(sheet.adc_bits) / adc_code_max(8)
+    return float(np.sqrt((1 if sheet.tile_codes else len(work.info.row_tiles)) * (ROUNDING + lsb**2)))
 
 
 @dataclass
@@ -263,8 +280,12 @@ def _offset(y: NDArray[Any], predicted: NDArray[Any], bad: NDArray[np.bool_]) ->
 
 def learn(
     work: Work, samples: Samples, reading: TileOutputs, scale: float
-) -> tuple[WriteSpread, NDArray[np.float64]]:
-    """Noise of this layer's conversions, and the spread of writes from all layers so far."""
+) -> tuple[WriteSpread, NDArray[np.float64], TileOutputs]:
+    """Spread of writes from all layers so far, noise of this layer's readings, and a reading of that noise.
+
+    Where noise of single reads would blur the identification, `samples.reads` is raised: this and later
+    readings are means of several, and the noise returned is theirs.
+    """
     noise = noise_variance(work, samples)
     known = work.knowledge
     if known.spread_rhs.size:
@@ -273,7 +294,27 @@ def learn(
         spread = WriteSpread.unknown(scale)
     observe_spread(spread, samples, reading, conductances(work), noise)
     known.spread_normal, known.spread_rhs = spread.normal.copy(), spread.rhs.copy()
-    return spread, noise
+    samples.reads = needed_reads(work, samples, spread, noise)
+    if samples.reads > 1:
+        reading = samples.read()
+        noise = np.maximum(noise / samples.reads, ROUNDING * np.square(work.unit))
+    return spread, noise, reading
+
+
+def needed_reads(work: Work, samples: Samples, spread: WriteSpread, noise: NDArray[np.float64]) -> int:
+    """Reads of every vector until noise adds little to what is identified.
+
+    Fitting n_rows weights to n samples takes the share n_rows / n of a reading's noise for error of
+    the cells. That must stay below `MOST_BLUR` of the outputs' energy that errors of writes really cause.
+    Rounding is no noise of single reads: averaging leaves it.
+    """
+    random = float(np.mean(noise - ROUNDING * np.square(work.unit)))
+    energy, variance = np.diag(samples.gram), weight_variance(work, spread)
+    blurred = caused = 0.0
+    for top, bottom in work.row_tiles:
+        blurred += max(random, 0.0) * min((bottom - top) / samples.n, 1.0)
+        caused += float((energy[top:bottom] @ variance[top:bottom]).mean())
+    return int(np.clip(np.ceil(blurred / max(MOST_BLUR * caused, 1e-300)), 1, MOST_READS))
 
 
 def find_reference_error(work: Work, samples: Samples, outputs: TileOutputs) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -63,6 +64,8 @@ class Samples:
         Whether products over samples may be summed in single precision, see `inner_product`.
     importance : ndarray, shape (n_cols,)
         Weight of a column's squared error: `weights` over the variance of its target.
+    reads : int
+        Reads of every vector, of which `read` returns the mean.
     """
 
     def __init__(self, work: Work, n_samples: int, follow: float = 1.0, weights: str = "variance") -> None:
@@ -87,6 +90,7 @@ class Samples:
             local = self.x @ self.ideal.astype(np.float32)
             target = np.float32(follow) * target + np.float32(1.0 - follow) * local
         self.target = target
+        self.reads = 1  # of every vector, of which the mean counts; see `finetune.evidence.identify.learn`
         self.weights = work.column_weights(weights)
         self.importance = self.weights / np.maximum(variance, 1e-3 * max(variance.mean(), 1e-30))
 
@@ -98,7 +102,9 @@ class Samples:
     def read(self) -> TileOutputs:
         """Outputs of the present state."""
         codes = self.work.codes[self.picks]
-        outputs = _normalised(self.work, codes, self.work.read(self.picks, per_tile=True))
+        outputs = _mean(
+            self.reads, lambda: _normalised(self.work, codes, self.work.read(self.picks, per_tile=True))
+        )
         if self._common is not None:
             outputs.tiles = np.stack([self._without_common(tile) for tile in outputs.tiles])
         return self.without_reference(outputs)
@@ -134,6 +140,18 @@ class Samples:
             levels = np.zeros((info.n_rows, info.n_cols, info.cells_per_weight), dtype=np.int64)
             return weights_from_levels(levels, sheet.mapping, sheet.levels)
         return weights_from_levels(host.levels, sheet.mapping, sheet.levels)
+
+
+def _mean(n_reads: int, read: Callable[[], TileOutputs]) -> TileOutputs:
+    """Mean of several readings; an output counts as saturated if any of its conversions was."""
+    outputs = read()
+    for _ in range(n_reads - 1):
+        more = read()
+        outputs.tiles += more.tiles
+        outputs.saturated |= more.saturated
+    if n_reads > 1:
+        outputs.tiles /= np.float32(n_reads)
+    return outputs
 
 
 def inner_product(x: NDArray[np.float32], y: NDArray[Any], single: bool) -> NDArray[np.float64]:
@@ -195,6 +213,7 @@ class Probes:
         share = float(np.clip(share, 1.0 / n_rows, 0.5))
         self.work = work
         self.n = probe_count(n_rows)
+        self.reads = natural.reads
         driven = rng.random((self.n, n_rows)) < share
         driven[np.arange(self.n), np.arange(self.n) % n_rows] = True  # every row in turn
         sign = rng.choice([-1, 1], driven.shape) if work.host.signed else 1
@@ -216,7 +235,10 @@ class Probes:
 
     def read(self) -> TileOutputs:
         """Outputs of the present state."""
-        return _normalised(self.work, self.codes, self.work.answers(self.codes, per_tile=True))
+        return _mean(
+            self.reads,
+            lambda: _normalised(self.work, self.codes, self.work.answers(self.codes, per_tile=True)),
+        )
 
 
 def probe_count(n_rows: int) -> int:

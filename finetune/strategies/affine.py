@@ -85,7 +85,7 @@ class Affine(LayerStep):
         if few.any():  # they say less of a gain than is known beforehand, and something of an offset
             host.gain = np.where(few, gain, host.gain)
             host.offset = np.where(few, _few_offset(n, mean_z - gain * mean_y, offset), host.offset)
-            if host.common is not None:
+            if host.common is not None and common is not None:
                 host.common = np.where(few, common, host.common)
         residual = np.square(dz - host.gain * dy).sum(axis=0)
         spread = np.square(dz).sum(axis=0)

@@ -49,7 +49,7 @@ class Identify(LayerStep):
         """One identification of the present state."""
         samples = take_samples(work)
         reading = samples.read()
-        spread, noise = learn(work, samples, reading, self.sigma_scale)
+        spread, noise, reading = learn(work, samples, reading, self.sigma_scale)
         nominal, inputs = samples.stored(), Probes(work, samples) if self.probe else samples
         reading = inputs.read() if self.probe else reading
         estimate = identify(inputs, reading, nominal, weight_variance(work, spread), noise)
@@ -60,5 +60,6 @@ class Identify(LayerStep):
             sigma_relative=float(np.sqrt(relative)),
             sigma_absolute=float(np.sqrt(absolute)),
             noise_codes=float(np.sqrt(noise[0]) / work.unit[0]),
+            reads=samples.reads,
             deviation=float(np.sqrt(np.square(estimate.weights - nominal).mean())),
         )

@@ -126,7 +126,7 @@ class Maintain(LayerStep):
             raise InputError(f"maintain: layer {work.layer!r} was never written; begin with a tuned chip")
         samples = take_samples(work)
         reading = samples.read()
-        belief, noise = self._belief(work, samples, reading)
+        belief, noise, reading = self._belief(work, samples, reading)
         fit_fresh(belief, samples, reading, noise)
         if work.layer not in self.weights:
             self.weights[work.layer] = work.sensitivity
@@ -175,12 +175,12 @@ class Maintain(LayerStep):
 
     def _belief(
         self, work: Work, samples: Samples, reading: TileOutputs
-    ) -> tuple[CellBelief, NDArray[np.float64]]:
-        """The remembered belief carried forward, or one from the written levels; and the noise."""
+    ) -> tuple[CellBelief, NDArray[np.float64], TileOutputs]:
+        """The remembered belief carried forward, or one from the written levels; see `learn` for the rest."""
         belief, levels = self.beliefs.get(work.layer), work.host.levels
         assert levels is not None
         if belief is None:
-            spread, noise = learn(work, samples, reading, 1.0)
+            spread, noise, reading = learn(work, samples, reading, 1.0)
             written = conductances(work)
             belief = CellBelief.written(
                 written, spread.of(written), cell_factors(work.sheet, written.shape[2]), cell_zero(work)
@@ -189,7 +189,7 @@ class Maintain(LayerStep):
         else:
             noise = noise_variance(work, samples)
         if self.rate == 0.0:
-            return belief, noise
+            return belief, noise, reading
         activity = self._activity(work, samples)
         ends = work.sheet.levels[0] / cell_unit(work), work.sheet.levels[-1] / cell_unit(work)
         ahead = replace(belief)  # both directions shrink the weights of pairs alike
@@ -207,7 +207,7 @@ class Maintain(LayerStep):
             )
         rising = self.direction > 0.0 if abs(self.direction) > CLEAR_DIRECTION else self.rising
         belief.drift(rate, activity, self.spread, ends[1 if rising else 0])
-        return belief, noise
+        return belief, noise, reading
 
     def _residual(
         self, work: Work, samples: Samples, reading: TileOutputs

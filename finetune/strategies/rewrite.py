@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 from finetune.bench import Bench
 from finetune.evidence.belief import CellBelief
 from finetune.evidence.choice import choose
+from finetune.evidence.health import record_health
 from finetune.evidence.identify import (
     NOISE_VECTORS,
+    Estimate,
     WriteSpread,
     cell_factors,
     cell_unit,
@@ -47,6 +49,7 @@ class Reidentified:
     """
 
     belief: CellBelief
+    estimate: Estimate
     deviate: NDArray[np.float64]
     known: NDArray[np.float64]
 
@@ -69,7 +72,7 @@ class Reidentified:
         part = variance * np.square(factor) / np.maximum(whole, 1e-30)[:, :, None]
         known = np.clip(estimate.determined, 0.0, 1.0)[:, :, None] * part
         deviate = np.clip((belief.mean - g) / np.sqrt(variance), -3.0, 3.0)
-        return cls(belief, deviate, known)
+        return cls(belief, estimate, deviate, known)
 
 
 class Best:
@@ -220,7 +223,7 @@ class Rewrite(LayerStep):
         find_reference_error(work, samples, reading)
         if fresh:
             reading = samples.without_reference(reading)
-        spread, noise = learn(work, samples, reading, self.sigma_scale)
+        spread, noise, reading = learn(work, samples, reading, self.sigma_scale)
         first = samples.error(reading.total)
         n_before = int(work.cycles.sum())
         n_free = int(rewrites * work.info.n_cells)
@@ -239,7 +242,9 @@ class Rewrite(LayerStep):
                 columns = worse if turn >= passes and worse.any() else everywhere
             probed = reading if probes is None else probes.read()
             before, cells = cells, Reidentified.of(work, probes or samples, probed, spread, noise)
-            if before is not None:
+            if before is None:
+                record_health(work, samples, reading, spread, noise, cells.estimate)
+            else:
                 learn_carry(work.knowledge, before, cells, mask)
             left = passes - turn
             share = -(-max(n_free - n_kept, 0) // left) if left > 0 else max(n_free, 0)
@@ -261,6 +266,7 @@ class Rewrite(LayerStep):
             sigma_relative=float(np.sqrt(relative)),
             sigma_absolute=float(np.sqrt(absolute)),
             carry=expected_carry(work.knowledge),
+            reads=samples.reads,
         )
 
     def _choose(

@@ -56,7 +56,7 @@ class Sparse(LayerStep):
             return
         samples = take_samples(work, weights=self.weights)
         reading = samples.read()
-        spread, noise = learn(work, samples, reading, 1.0)
+        spread, noise, reading = learn(work, samples, reading, 1.0)
         estimate = identify(samples, reading, samples.stored(), weight_variance(work, spread), noise)
         harm = (
             np.diag(samples.gram)[:, None] * np.square(samples.ideal - estimate.weights) * samples.importance

@@ -262,7 +262,7 @@ def stage_bills(archive: Archive) -> list[StageBill]:
     The tuner's reads count at the mean energy of the calibration images' vectors, which are the vectors it
     sends at the tiers of the black box.
     """
-    joules = sum(archive[f"bill/{part}"] for part in PARTS)  # per vector: trial, stage, layer
+    joules = np.sum([archive[f"bill/{part}"] for part in PARTS], axis=0)  # per vector: trial, stage, layer
     if not np.isfinite(joules).any():
         return []
     bills = []

@@ -56,6 +56,10 @@ class ExperimentTable:
     digital: tuple[str, ...] | None = setting(
         None, "", "mapped nodes that are computed at the host instead, exactly", default_text="none"
     )
+    reads: int = setting(
+        1, "1", "array reads of every vector, of which the mean counts, in tuning and in use: a power of two",
+        "[1, 64]",
+    )  # fmt: skip
     n_calibration: int = setting(256, "1", "unlabelled images that the tuner may use", "[2, inf)")
     n_test: int | None = setting(
         None, "1", "number of test images, the first ones", "[1, inf)", default_text="all"
@@ -90,6 +94,8 @@ class ExperimentTable:
             or self.name.startswith(".")
         ):
             raise InputError(f"name must be usable as a file name, got {self.name!r}")
+        if self.reads & (self.reads - 1):
+            raise InputError(f"reads must be a power of two (rramsim.AveragedReads), got {self.reads}")
         if isinstance(self.chips, int) and self.chips > MOST_CHIPS:
             raise InputError(f"chips must be at most {MOST_CHIPS:,}, got {self.chips}")
         ids = self.chip_ids

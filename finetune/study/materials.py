@@ -6,7 +6,7 @@ import hashlib
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from finetune.calibration import check_calibration, check_classes
 from finetune.study.config import ExperimentConfig
 from finetune.study.paths import locate
+from rramsim.blackbox.averaging import AveragedReads
 from rramsim.checks import InputError
 from rramsim.chip.simulated import SimulatedChip
 from rramsim.datasets.embedded import Split, load_dataset
@@ -149,9 +150,11 @@ class Materials:
     def chip(self, chip_id: int) -> SimulatedChip:
         """The individual, as it arrives: reset."""
         table = self.config.experiment
-        return SimulatedChip(
+        chip = SimulatedChip(
             self.config.chip_config(), layer_shapes(self.network), seed=table.seed, chip=chip_id
         )
+        # the wrapper has the simulator's members too
+        return chip if table.reads == 1 else cast(SimulatedChip, AveragedReads(chip, table.reads))
 
     @property
     def layers(self) -> list[str]:

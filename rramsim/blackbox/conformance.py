@@ -211,7 +211,7 @@ class _Exercise:
         yield from self.tiles_and_saturation()
         if info.n_rows > 1 and abs(level) >= CLEAR:
             yield from self.rows_in_order()
-        chip.write(name, self.levels(None))  # left reset, as a chip arrives
+        chip.write(name, np.zeros_like(self.levels(None)))  # left reset, as a chip arrives
         if cast(Any, chip).wait(0.0) is not None:
             yield "wait(seconds) must return nothing"
 

@@ -434,7 +434,7 @@ class RemoteChip:
 
     def wait(self, seconds: float, *, kelvin: float | None = None) -> None:
         """Let time pass [s], at a temperature [K] if the far chip knows temperatures."""
-        warm = {} if kelvin is None else {"kelvin": float(kelvin)}
+        warm: dict[str, Any] = {} if kelvin is None else {"kelvin": float(kelvin)}
         self._call("wait", seconds=float(seconds), **warm)
 
     def close(self) -> None:

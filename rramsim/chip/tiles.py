@@ -332,9 +332,11 @@ def _solve(jobs: Sequence[tuple[Tile, NDArray[np.float32]]]) -> None:
 
     A thread owns whole tiles, so that the number of threads changes no bit.
     """
+
+    def solve(job: tuple[Tile, NDArray[np.float32]]) -> Solved:
+        return job[0].solution(job[1])
+
     for first in range(0, len(jobs), SOLVE_TILES):
         part = jobs[first : first + SOLVE_TILES]
-        for (tile, g), solved in zip(
-            part, over_threads(lambda job: job[0].solution(job[1]), part), strict=True
-        ):
+        for (tile, g), solved in zip(part, over_threads(solve, part), strict=True):
             tile.take(g, solved)

@@ -78,7 +78,7 @@ def _solve_by_law(
     # outputs whose cells' currents cancel keep their relative error by a smaller mismatch
     total, out = np.abs(i_cell).sum(axis=1).max(axis=1), np.abs(i_cell.sum(axis=1)).max(axis=1)
     finer = limit / np.maximum(total / np.maximum(out, 1e-300) / CANCELLATION, 1.0)
-    for b in np.flatnonzero((finer < limit) & (report[:, 1] <= limit)):
+    for b in map(int, np.flatnonzero((finer < limit) & (report[:, 1] <= limit))):
         fine = max(TOLERANCE_LINEAR, float(finer[b]))
         report[b] = 0.0
         _newton_lines(g, v_in[b], wires, law, v_cell[b], i_cell[b], report[b], work, rows, max_cg, fine)

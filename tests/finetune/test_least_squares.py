@@ -142,7 +142,7 @@ def test_identification_is_calibrated(net, calibration, changes):
     chip = bench.meter._chip
     samples = take_samples(work)
     reading = samples.read()
-    spread, noise = learn(work, samples, reading, 1.0)
+    spread, noise, reading = learn(work, samples, reading, 1.0)
     g = conductances(work)
     estimate = identify(samples, reading, samples.stored(), spread.of(g).sum(axis=2), noise)
     truth = true_weights(chip, work)

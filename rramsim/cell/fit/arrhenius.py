@@ -101,7 +101,8 @@ def fit_arrhenius(
     from scipy.stats import t as t_law
 
     good = np.isfinite(g0) & (time > first) & (g0 > 0.0) & (kelvin > 0.0)
-    g, g0, time, first, level, write, kelvin = (x[good] for x in (g, g0, time, first, level, write, kelvin))
+    g, g0, time, first, kelvin = (x[good] for x in (g, g0, time, first, kelvin))
+    level, write = level[good], write[good]
     if not g.size:
         return None
     order = np.argsort(kelvin)
