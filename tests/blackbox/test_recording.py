@@ -10,6 +10,7 @@ from tests.fake_chip import FakeChip
 from tests.finetune import small
 
 
+@pytest.mark.filterwarnings("ignore:the teacher puts all 24")  # random weights have a favourite class
 def test_a_session_replays_to_the_same_tuning_decisions(tmp_path):
     net, images = small.network(), small.images(24)
     with RecordingChip(small.chip(net), tmp_path / "session.h5") as chip:

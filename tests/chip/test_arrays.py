@@ -351,9 +351,7 @@ def test_the_map_is_drawn_and_told(tmp_path):
     figure = map_figure(chip.map, tmp_path / "map.png")
     assert (tmp_path / "map.png").stat().st_size > 5000
     titles = [axis.get_title() for axis in figure.axes if axis.get_title()]
-    assert titles == [
-        f"array {k}: {100 * (grid >= 0).mean():.0f} %" for k, grid in enumerate(chip.map.occupancy())
-    ]
+    assert titles == [f"{k}: {100 * (grid >= 0).mean():.0f} %" for k, grid in enumerate(chip.map.occupancy())]
     rows = {row["layer"]: row for row in chip.map.table()}
     assert rows["b"]["cells"] == 20 * 14
     assert rows["c"]["tiles"] == [0]

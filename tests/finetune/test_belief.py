@@ -38,6 +38,7 @@ def look(rng, x, weights):
         x=x,
         n=len(x),
         gram=(x.T @ x).astype(np.float64) / len(x),
+        single=False,
         work=SimpleNamespace(row_tiles=((0, x.shape[1]),)),
     )
     reading = SimpleNamespace(tiles=y[None], saturated=np.zeros((1, *y.shape), dtype=bool), total=y)

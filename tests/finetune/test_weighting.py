@@ -96,14 +96,18 @@ def column_errors(net, deployment):
 
 
 def test_a_column_that_ended_worse_is_offered_again(calibration):
-    net, errors = small.network(), {}
-    for accept in (False, True):
-        text = f"lsq.rewrite(rewrites=2.0, accept={accept}) + lsq.affine"
-        chip = Spoilt(small.chip(net))
-        report = tune(chip, net, net, calibration, strategy=text)
-        assert chip.n_writes > 6
-        errors[accept] = column_errors(net, report.deployment)[0]
-    assert errors[True] < 0.3 * errors[False]
+    net, ratios = small.network(), []
+    for number in range(6):
+        errors = {}
+        for accept in (False, True):
+            text = f"lsq.rewrite(rewrites=2.0, accept={accept}) + lsq.affine"
+            chip = Spoilt(small.chip(net, number))
+            report = tune(chip, net, net, calibration, strategy=text)
+            assert chip.n_writes > 6
+            errors[accept] = column_errors(net, report.deployment)[0]
+        ratios.append(errors[True] / errors[False])
+    assert max(ratios) < 0.6
+    assert np.mean(ratios) < 0.3
 
 
 def test_worse_means_worse_than_the_best_and_beyond_chance(calibration):
