@@ -311,9 +311,9 @@ def test_a_disturb_preset_with_a_voltage_of_its_own(tmp_path):
     """As `fit-device` writes one: its law holds at the median voltage of the measurements, not at 0.2 V."""
     preset = tmp_path / "stress.toml"
     preset.write_text(
-        'title = "stress"\nsource = "a test"\n[disturb]\n'
-        'law = { value = "power", unit = "", mark = "fitted", source = "a test" }\n'
-        'v_read = { value = 0.325, unit = "V", mark = "measured", source = "a test" }\n'
+        '[preset]\ntitle = "stress"\n[sources]\nlab = "a test"\n[cells]\nlaw = "lognormal"\n'
+        '[disturb]\nlaw = "power"\n'
+        'v_read = { value = 0.325, unit = "V", mark = "measured", source = "lab" }\n'
     )
     config = ChipConfig(
         disturb=DisturbConfig(preset=str(preset), v_read=0.3),
