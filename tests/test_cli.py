@@ -68,7 +68,7 @@ def write(path: Path, text: str) -> Path:
         ),
         ("[tuning.budget]\nvectors = -1\n", ["vectors must be >= 0"]),
         ("[converters]\nadc_bits = 0\n", ["adc_bits must lie in [1, 24]"]),
-        ("[mapping]\nkind = 'diferential'\n", ["mapping.kind"]),
+        ("[mapping]\nkind = 'diferential'\n", ["mapping: kind", "did you mean 'differential'?"]),
         ("[wires]\nr_word = -1.0\n", ["r_word must be >= 0 ohm"]),
         ("[cells\n", ["not valid TOML"]),
         ("cells = 3\n", ["cells must be a table"]),

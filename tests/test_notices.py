@@ -48,7 +48,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     folder = tmp_path_factory.mktemp("missed")
     first = load_network("cnn_digits").mapped[0]
     (folder / "missed.toml").write_text(TEXT.format(digital=f'"{first}"'), encoding="utf-8")
-    done = CliRunner().invoke(
+    done = CliRunner(env={"COLUMNS": "200"}).invoke(  # narrow tables break their cells
         main, ["run", str(folder / "missed.toml"), "--out", str(folder / "m.h5"), "--no-figures", "-q"]
     )
     assert done.exit_code == 0, done.output

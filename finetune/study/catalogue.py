@@ -217,7 +217,8 @@ def _chip_map(config: Path, plot: Path | None, as_json: bool, csv: Path | None) 
         terminal.print(table)
         terminal.print(
             f"{len(placed.shapes)} arrays ({experiment.mapping.placement}), "
-            f"{100 * placed.utilisation:.1f} % of their cells hold layers; on the chip: {100 * summary.weight_share:.1f} % of the weights, "
+            f"{100 * placed.utilisation:.1f} % of their cells hold layers; on the chip: "
+            f"{100 * summary.weight_share:.1f} % of the weights, "
             f"{100 * summary.mac_share:.1f} % of the multiply-accumulates",
             highlight=False,
         )

@@ -190,8 +190,8 @@ def print_study(study: Any, name: str) -> None:
     from finetune.study.statistics import spread
 
     caption = (
-        "accuracy in %: mean over chips, its 95 % interval (from three chips on; its part from 0 to 100), worst "
-        "chip; lost: points "
+        "accuracy in %: mean over chips, its 95 % interval (from three chips on; its part "
+        "from 0 to 100), worst chip; lost: points "
         "below the digital network; a chip id names the same random deviates under every condition, so "
         "conditions are not independent samples: compare them chip by chip"
     )

@@ -32,7 +32,7 @@ def snapshot_path(folder: str | Path, chip: int, method: str) -> Path:
     Examples
     --------
     >>> snapshot_path("chips", 100, "lsq.affine + adapter").name
-    'chip100_lsq.affine_adapter_2bec.h5'
+    'chip100_lsq.affine_adapter_ddfa.h5'
     """
     plain = re.sub(r"[^A-Za-z0-9.]+", "_", method).strip("_")[:60]
     mark = "" if plain == method else f"_{hashlib.sha256(method.encode()).hexdigest()[:4]}"

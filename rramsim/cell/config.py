@@ -209,7 +209,7 @@ class DriftConfig:
         1 eV between 300 K and 398 K:
 
         >>> print(f"{DriftConfig(activation_energy=1.602176634e-19).acceleration(398.0):.4g}")
-        1.364e+04
+        1.369e+04
         """
         return math.exp(self.activation_energy / BOLTZMANN * (1.0 / self.kelvin - 1.0 / kelvin))
 

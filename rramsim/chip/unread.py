@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rramsim.cell import CellsConfig, DisturbConfig, FaultsConfig
-from rramsim.chip.config import ChipConfig
+from rramsim.chip.config import ChipConfig, ConverterConfig
 from rramsim.circuit.wiring import WiresConfig
 from rramsim.config import describe
 
@@ -206,12 +206,14 @@ def unread_settings(config: ChipConfig) -> list[str]:
     >>> unread_settings(ChipConfig(cells=CellsConfig(programming=ProgrammingConfig(window=2e-6))))
     ["cells.programming.window has no effect: it needs cells.programming.method = 'write_verify'"]
     """
+    disturb = DisturbConfig(preset=config.disturb.preset)
     defaults = ChipConfig(
+        converters=ConverterConfig(v_read=disturb.v_read, t_read=disturb.t_read),  # a chip wants them equal
         cells=CellsConfig(
             preset=config.cells.preset, g_max=config.cells.g_max, g_min=config.cells.scale.g_min
         ),
         faults=FaultsConfig(preset=config.faults.preset),
-        disturb=DisturbConfig(preset=config.disturb.preset),
+        disturb=disturb,
         wires=None if config.wires is None else WiresConfig(),
         temperature=None if config.temperature is None else type(config.temperature)(),
     )

@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 
 from rramsim.blackbox.codes import dac_codes
-from rramsim.cell import list_presets
+from rramsim.cell import DisturbConfig, list_presets
 from rramsim.checks import InputError
-from rramsim.chip.config import ChipConfig
+from rramsim.chip.config import ChipConfig, ConverterConfig
 from rramsim.chip.simulated import SimulatedChip
 from rramsim.chip.unread import RULES, unread_settings
 from rramsim.config import describe, parse
@@ -305,3 +305,19 @@ def test_the_harness_sees_no_change_where_there_is_none(known: dict[str, str]) -
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         assert results(BASE) == cached(known, BASE)
+
+
+def test_a_disturb_preset_with_a_voltage_of_its_own(tmp_path):
+    """As `fit-device` writes one: its law holds at the median voltage of the measurements, not at 0.2 V."""
+    preset = tmp_path / "stress.toml"
+    preset.write_text(
+        '[preset]\ntitle = "stress"\n[sources]\nlab = "a test"\n[cells]\nlaw = "lognormal"\n'
+        '[disturb]\nlaw = "power"\n'
+        'v_read = { value = 0.325, unit = "V", mark = "measured", source = "lab" }\n'
+    )
+    config = ChipConfig(
+        disturb=DisturbConfig(preset=str(preset), v_read=0.3),
+        converters=ConverterConfig(v_read=0.3),
+    )
+    assert config.disturb.law == "power"
+    assert unread_settings(config) == []

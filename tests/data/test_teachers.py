@@ -40,6 +40,21 @@ def test_weights_and_metadata(name):
 
 
 @pytest.mark.parametrize("name", TEACHERS)
+def test_accuracy_on_the_first_images(name):
+    """Within four standard errors of 500 images; a wrong normalisation or weight costs far more."""
+    network = load_teacher(name)
+    test = load_dataset(network.metadata["dataset"], split="test")["test"]
+    right = network.run(test.images[:500]).argmax(1) == test.labels[:500]
+    share = network.metadata["test_accuracy"]
+    assert abs(right.mean() - share) < 4 * np.sqrt(share * (1 - share) / len(right))
+
+
+LONG = ("lstm_fashion", "mixer_fashion", "vit_fashion", "depthwise_fashion")  # minutes on one core
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in LONG else ()) for name in TEACHERS]
+)
 def test_accuracy_on_the_whole_test_set(name):
     network = load_teacher(name)
     test = load_dataset(network.metadata["dataset"], split="test")["test"]
