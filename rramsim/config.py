@@ -240,7 +240,7 @@ meant, that is 4e-05?'
     """
     factors = {**PREFIXES, **FEMTO}
     order = USUAL_PREFIXES.get(unit, "")
-    text = f"{name} = {value:g} {unit}"
+    text = f"{name} = {value:g}" + (f" {unit}" if unit not in ("", "1") else "")
     if order:
         text += f" ({value / factors[order[0]]:g} {order[0]}{unit})"
     text += f" is outside the usual {_prefixed(usual[0], unit)} to {_prefixed(usual[1], unit)}"
@@ -360,8 +360,15 @@ def parse(cls: type[T], table: dict[str, Any], where: str = "") -> T:
         return adapter.validate_python(table)
     except pydantic.ValidationError as error:
         first = error.errors()[0]
-        key = ".".join([where, *(str(part) for part in first["loc"])]).strip(".")
+        path = [str(part) for part in first["loc"]]
+        key = ".".join([where, *path]).strip(".")
         message = first["msg"].removeprefix("Value error, ")
+        stem = first["loc"][:-1]
+        others = [e for e in error.errors() if e["input"] is first["input"] and e["loc"][:-1] == stem]
+        if len(others) > 1 and len(path) > 1:  # a field of several types: pydantic ends the path by each type
+            key = key.rpartition(".")[0]
+            message = " or ".join(e["msg"].removeprefix("Input should be ") for e in others)
+            message = f"must be {message}"
         got = "" if first["type"] == "value_error" else f", got {first['input']!r}"
         raise InputError(f"{key or cls.__name__}: {message}{got}") from None
 
@@ -376,11 +383,14 @@ def _adapter(cls: Any) -> Any:
 
 def _reject_unknown(cls: Any, table: dict[str, Any], where: str) -> None:
     """Walk the nested tables; pydantic alone would not name the nearest known key."""
-    known = {field.name for field in dataclasses.fields(cls) if field.init}
+    known = {field.name: str(field.type) for field in dataclasses.fields(cls) if field.init}
     for key, value in table.items():
         path = f"{where}.{key}".strip(".")
         if key not in known:
             raise InputError(f"{path}: unknown key; {nearest_name(key, known)}")
+        kind = known[key]
+        if isinstance(value, bool) and ("float" in kind or "int" in kind) and "bool" not in kind:
+            raise InputError(f"{path}: must be a number, got {str(value).lower()}")  # pydantic takes 0 or 1
         nested = kind_of(cls, key)
         if nested is not None and isinstance(value, dict):
             _reject_unknown(nested, value, path)

@@ -227,3 +227,32 @@ def test_rows_as_json_and_csv(quick_archive: Archive, tmp_path: Path) -> None:
     lines = call("watch", path, "--once", "--json").stdout.splitlines()
     assert [json.loads(line)["chip"] for line in lines] == quick_archive["trial/chip"].tolist()
     assert not call("archive", "check", "-q", path).output
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("[cells]\nsigma = true", "cells.sigma: must be a number, got true"),
+        ("[experiment]\nchips = 'two'", "experiment.chips: must be a valid integer"),
+    ],
+)
+def test_a_value_of_another_kind_is_refused(tmp_path, text, message):
+    """`true` was taken as 1.0; the key bore pydantic's name of a type behind it."""
+    file = tmp_path / "x.toml"
+    file.write_text(text)
+    result = CliRunner().invoke(main, ["config", str(file), "--check"])
+    assert result.exit_code == 2
+    assert message in result.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["lenet5_fashion", "--plot", "x.png"], "--plot needs the TOML file"),
+        (["x.toml", "--tile", "64,64"], "--shape and --tile are for a network"),
+    ],
+)
+def test_info_ignores_no_option(arguments, message):
+    result = CliRunner().invoke(main, ["info", *arguments])
+    assert result.exit_code == 2
+    assert message in result.stderr

@@ -150,3 +150,18 @@ def test_write_verify_costs_what_cells_say(quick_archive: Archive) -> None:
     programming = config.cells.programming
     seconds = cost.pulses * (programming.t_pulse + programming.t_verify) + 1000 * programming.t_verify
     assert cost.seconds == pytest.approx(seconds)
+
+
+def test_command_takes_an_experiment(tmp_path: Path) -> None:
+    """Its chip and its images: with the same chip, the digits network costs what its name alone gives."""
+    file = tmp_path / "x.toml"
+    file.write_text(
+        "[experiment]\ndataset = 'digits'\nnetwork = 'cnn_digits'\nn_calibration = 32\n"
+        "[mapping]\ntile_rows = 32\n"
+    )
+    result = CliRunner().invoke(main, ["cost", str(file), "--json"])
+    assert result.exit_code == 0, result.output
+    named = CliRunner().invoke(main, ["cost", "cnn_digits", "--tile", "32,128", "--json"])
+    mine, other = json.loads(result.stdout), json.loads(named.stdout)
+    counts = [[(row["arrays"], row["conversions"]) for row in bill["layers"]] for bill in (mine, other)]
+    assert counts[0] == counts[1]

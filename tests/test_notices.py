@@ -70,7 +70,7 @@ def test_missed_windows_are_in_archive_table_and_warning(told: tuple[Path, str])
     worst = int(np.argmax(failed / written))
     line = next(line for line in output.splitlines() if line.startswith("warning: "))
     assert line == f"warning: {missed_writes(archive)}"
-    assert f"{archive['layers/name'][worst]} {failed[worst] / written[worst]:.0%}" in line
+    assert f"{archive['layers/name'][worst]} {100 * failed[worst] / written[worst]:.0f} %" in line
     assert "likely cause: a pulse closes 0.0001 of the remaining error, so that 50 pulses leave" in line
 
 
@@ -93,16 +93,17 @@ def test_shares_on_the_chip_are_in_every_table(
     assert 0.0 < macs < 1.0
     assert 0.0 < weights < 1.0
     text = shares_text(archive)
-    assert text == f"on the chip: {weights:.1%} of the weights, {macs:.1%} of the multiply-accumulates"
+    shares = f"{100 * weights:.1f} % of the weights, {100 * macs:.1f} % of the multiply-accumulates"
+    assert text == f"on the chip: {shares}"
     assert " ".join(text.split()) in " ".join(output.split())
     assert archive.table()["mac_share"].tolist() == [macs]
-    assert "100.0% of the weights" in shares_text(quick_archive)
+    assert "100.0 % of the weights" in shares_text(quick_archive)
     assert missed_writes(quick_archive) == ""
     assert json.loads(quick_archive.attributes["notes"]) == []
     print_table(quick_archive)
     printed = " ".join(capsys.readouterr().out.split())
     assert "missed" not in printed
-    assert "100.0% of the weights" in printed
+    assert "100.0 % of the weights" in printed
 
 
 def test_layers_kept_digital_count_as_host() -> None:

@@ -16,6 +16,8 @@ from rramsim.parallel import cores
 
 __all__ = ["config", "info", "numbers_of", "presets"]
 
+LONG = ("cpu_features",)  # hundreds of characters, in `rramsim info --json`
+
 
 @click.command()
 @click.argument("name", required=False)
@@ -89,21 +91,28 @@ def _show_rows(rows: list[dict[str, Any]], table: Any, as_json: bool, csv: Path 
 @click.argument("config", required=False, type=click.Path(path_type=Path))
 @click.option("--plot", type=click.Path(path_type=Path), help="Draw the arrays of CONFIG into this file.")
 @click.option("--shape", help="Shape of one input where an ONNX file leaves it open, such as 3,224,224.")
-@click.option("--tile", default="128,128", show_default=True, help="Word lines and bit lines of a tile.")
+@click.option("--tile", help="Word lines and bit lines of a network's tiles [default: 128,128].")
 @row_options
 def info(
-    config: Path | None, plot: Path | None, shape: str | None, tile: str, as_json: bool, csv: Path | None
-) -> None:
+    config: Path | None, plot: Path | None, shape: str | None, tile: str | None, as_json: bool,
+    csv: Path | None,
+) -> None:  # fmt: skip
     """Versions, threads, data sets, networks; of an experiment's CONFIG or a network file its layers.
 
     A network is an HDF5 or ONNX file, or the name of a shipped one.
     """
-    if config is not None and config.suffix != ".toml":
-        _describe_network(str(config), shape, tile, as_json, csv)
+    experiment = config is not None and config.suffix == ".toml"
+    if plot is not None and not experiment:
+        raise InputError("--plot needs the TOML file of an experiment, whose chip it draws")
+    if (shape or tile) and (experiment or config is None):
+        raise InputError(
+            "--shape and --tile are for a network; an experiment has its arrays in mapping.tile_rows and "
+            "mapping.tile_cols"
+        )
+    if config is not None and not experiment:
+        _describe_network(str(config), shape, tile or "128,128", as_json, csv)
     elif config is not None:
         _chip_map(config, plot, as_json, csv)
-    elif plot is not None:
-        raise InputError("--plot needs the TOML file of an experiment, whose chip it draws")
     else:
         _overview(as_json, csv)
 
@@ -153,7 +162,10 @@ def _overview(as_json: bool, csv: Path | None) -> None:
         click.echo(json.dumps({"versions": known, **threads, "data sets": data, "networks": networks}))
         return
     terminal = console()
-    terminal.print(", ".join(f"{name} {version}" for name, version in known.items()), highlight=False)
+    known["blas"] = " and ".join(known["blas"])
+    terminal.print(
+        ", ".join(f"{name} {version}" for name, version in known.items() if name not in LONG), highlight=False
+    )
     terminal.print(f"{cores()} cores, {numba.get_num_threads()} threads of Numba", highlight=False)
     table = Table("data set", "found")
     for row in data:
@@ -163,7 +175,7 @@ def _overview(as_json: bool, csv: Path | None) -> None:
     for entry in networks:
         accuracy = entry["test accuracy"]
         shown = "" if accuracy is None else f"{100 * accuracy:.2f} %"
-        shares = f"{entry['weight_share']:.1%}", f"{entry['mac_share']:.1%}"
+        shares = f"{100 * entry['weight_share']:.1f} %", f"{100 * entry['mac_share']:.1f} %"
         table.add_row(entry["network"], entry["data set"], f"{entry['weights']:,}", *shares, shown)
     terminal.print(table)
 
@@ -198,13 +210,16 @@ def _chip_map(config: Path, plot: Path | None, as_json: bool, csv: Path | None) 
         for row in rows:
             arrays = ", ".join(str(number) for number in row["arrays"])
             size = f"{row['rows']} x {row['columns']}"
-            table.add_row(row["layer"], size, arrays, f"{row['cells']:,}", f"{row['share of them']:.1%}")
+            table.add_row(
+                row["layer"], size, arrays, f"{row['cells']:,}", f"{100 * row['share of them']:.1f} %"
+            )
         terminal = console()
         terminal.print(table)
         terminal.print(
-            f"{len(placed.shapes)} arrays ({experiment.mapping.placement}), {placed.utilisation:.1%} of "
-            f"their cells hold layers; on the chip: {summary.weight_share:.1%} of the weights, "
-            f"{summary.mac_share:.1%} of the multiply-accumulates",
+            f"{len(placed.shapes)} arrays ({experiment.mapping.placement}), "
+            f"{100 * placed.utilisation:.1f} % of their cells hold layers; on the chip: "
+            f"{100 * summary.weight_share:.1f} % of the weights, "
+            f"{100 * summary.mac_share:.1f} % of the multiply-accumulates",
             highlight=False,
         )
     if plot is not None:

@@ -66,13 +66,21 @@ def cost(
 ) -> None:  # fmt: skip
     """Cells, tiles, energy, time and area of a network on a kind of chip.
 
-    NETWORK is the name of a shipped one or an HDF5 or ONNX file. Energies of cells and wires come from the
+    NETWORK is the name of a shipped one, an HDF5 or ONNX file, or an experiment's TOML file, whose network,
+    images and chip are taken. Energies of cells and wires come from the
     solved circuit and these inputs, others from published figures; see the page on cost. What no source gives
     is printed as unknown.
     """
-    chip = _chip(preset, tile, config)
-    net = load_network(network, None if shape is None else numbers_of(shape, "--shape", "3,224,224"))
-    images, what = _inputs(net, dataset)
+    if network.lower().endswith(".toml"):
+        if config is not None or dataset is not None or shape is not None:
+            raise InputError("an experiment's TOML file takes no --config, --dataset or --shape: it has them")
+        config = Path(network)
+        net, images, what = _experiment_inputs(config)
+        chip = _chip(preset, tile, config)
+    else:
+        chip = _chip(preset, tile, config)
+        net = load_network(network, None if shape is None else numbers_of(shape, "--shape", "3,224,224"))
+        images, what = _inputs(net, dataset)
     bill = network_bill(net, chip, images)
     if as_json is not None:
         text = json.dumps({"network": net.name, "inputs": what} | bill.as_dict(), indent=1)
@@ -102,6 +110,16 @@ def _chip(preset: str | None, tile: str, config: Path | None) -> ChipConfig:
     elif tile != "128":
         raise InputError("--tile and --config exclude each other: set mapping.tile_rows and tile_cols there")
     return chip if preset is None else replace(chip, cells=CellsConfig(preset=preset))
+
+
+def _experiment_inputs(file: Path) -> tuple[Any, Any, str]:
+    """Network of an experiment, its first calibration images, and what they are in words."""
+    from finetune.study.config import load_experiment
+    from finetune.study.materials import Materials
+
+    materials = Materials.load(load_experiment(file))
+    images = materials.calibration[:BILL_IMAGES]
+    return materials.network, images, f"{len(images)} images of {materials.dataset_name}"
 
 
 def _inputs(network: Any, dataset: str | None) -> tuple[Any, str]:

@@ -79,8 +79,8 @@ class Materials:
         source = dataset["calibration"]
         if table.n_calibration > len(source):
             raise InputError(
-                f"experiment.n_calibration must be <= {len(source)} (images of the split), "
-                f"got {table.n_calibration}"
+                f"experiment.n_calibration must be <= {len(source)} (calibration images of "
+                f"{table.dataset!r}), got {table.n_calibration}"
             )
         order = stream(table.seed, Cause.DATA).permutation(len(source))
         index = np.sort(order[: table.n_calibration]).astype(np.int64)

@@ -43,7 +43,9 @@ def shares_text(archive: Archive) -> str:
     weights, macs = archive.attributes.get("weight_share"), archive.attributes.get("mac_share")
     if weights is None or macs is None:
         return ""
-    return f"on the chip: {weights:.1%} of the weights, {macs:.1%} of the multiply-accumulates"
+    return (
+        f"on the chip: {100 * weights:.1f} % of the weights, {100 * macs:.1f} % of the multiply-accumulates"
+    )
 
 
 def missed_share(archive: Archive, stage: str) -> float:
@@ -73,11 +75,11 @@ def missed_writes(archive: Archive) -> str:
     over = [int(index) for index in np.argsort(-worst, kind="stable") if worst[index] > VERIFY_SHARE]
     if not over:
         return ""
-    named = ", ".join(f"{archive['layers/name'][index]} {worst[index]:.0%}" for index in over[:4])
+    named = ", ".join(f"{archive['layers/name'][index]} {100 * worst[index]:.0f} %" for index in over[:4])
     more = f" and {len(over) - 4} more layers" if len(over) > 4 else ""
     return (
         f"writes missed the verify window: {named}{more} of the cells written (expected below "
-        f"{VERIFY_SHARE:.0%}); likely cause: {_cause(archive)}"
+        f"{100 * VERIFY_SHARE:.0f} %); likely cause: {_cause(archive)}"
     )
 
 

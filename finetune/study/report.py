@@ -190,7 +190,8 @@ def print_study(study: Any, name: str) -> None:
     from finetune.study.statistics import spread
 
     caption = (
-        "accuracy in %: mean over chips, its 95 % interval (from three chips on), worst chip; lost: points "
+        "accuracy in %: mean over chips, its 95 % interval (from three chips on; its part "
+        "from 0 to 100), worst chip; lost: points "
         "below the digital network; a chip id names the same random deviates under every condition, so "
         "conditions are not independent samples: compare them chip by chip"
     )
@@ -214,11 +215,13 @@ def print_study(study: Any, name: str) -> None:
         for index, stage in enumerate(archive.stages):
             over = spread(100 * archive.accuracy(stage))
             cells = [*(point if index == 0 else [""] * len(point)), stage, str(over.n), f"{over.mean:.2f}"]
-            cells.append("" if over.low != over.low else f"{over.low:.2f} to {over.high:.2f}")
+            cells.append(
+                "" if over.low != over.low else f"{max(over.low, 0.0):.2f} to {min(over.high, 100.0):.2f}"
+            )
             cells += [f"{over.worst:.2f}", f"{100 * archive.teacher_accuracy - over.mean:.2f}"]
             if not alike:
                 known = (archive.attributes.get(name) for name in ("weight_share", "mac_share"))
-                cells += ["" if share is None else f"{share:.1%}" for share in known]
+                cells += ["" if share is None else f"{100 * share:.1f} %" for share in known]
             table.add_row(*(cell.replace("[", r"\[") for cell in cells))
     console().print(table)
 
