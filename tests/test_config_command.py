@@ -256,3 +256,23 @@ def test_info_ignores_no_option(arguments, message):
     result = CliRunner().invoke(main, ["info", *arguments])
     assert result.exit_code == 2
     assert message in result.stderr
+
+
+def test_a_preset_of_measured_quantiles_is_checked(tmp_path):
+    """The law `empirical`, which `fit-device` writes where no other fits, was refused by run and --check."""
+    (tmp_path / "mine.toml").write_text(
+        "[preset]\ntitle = 'x'\n[sources]\nm = 'm'\n[cells]\nlaw = 'empirical'\n"
+        "levels = { value = [1e-6, 2e-5], unit = 'S', mark = 'measured', source = 'm' }\n"
+        "n_levels = { value = 2, unit = '1', mark = 'measured', source = 'm' }\n"
+        "[cells.parameters]\n"
+        "probabilities = { value = [0.1, 0.9], unit = '1', mark = 'measured', source = 'm' }\n"
+        "conductances = { value = [[9e-7, 1.1e-6], [1.9e-5, 2.1e-5]], unit = 'S', mark = 'measured', "
+        "source = 'm' }\n"
+    )
+    file = tmp_path / "x.toml"
+    file.write_text(
+        "[experiment]\ndataset = 'digits'\nnetwork = 'cnn_digits'\nn_calibration = 32\n"
+        "[cells]\npreset = 'mine.toml'\n"
+    )
+    result = CliRunner().invoke(main, ["config", str(file), "--check"])
+    assert result.exit_code == 0, result.output

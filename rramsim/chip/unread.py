@@ -207,11 +207,12 @@ def unread_settings(config: ChipConfig) -> list[str]:
     ["cells.programming.window has no effect: it needs cells.programming.method = 'write_verify'"]
     """
     disturb = DisturbConfig(preset=config.disturb.preset)
+    window: dict[str, Any] = {}  # of presets that leave it open; measured quantiles hold at their own alone
+    if config.cells.preset is None or config.cells.law != "empirical":
+        window = {"g_max": config.cells.g_max, "g_min": config.cells.scale.g_min}
     defaults = ChipConfig(
         converters=ConverterConfig(v_read=disturb.v_read, t_read=disturb.t_read),  # a chip wants them equal
-        cells=CellsConfig(
-            preset=config.cells.preset, g_max=config.cells.g_max, g_min=config.cells.scale.g_min
-        ),
+        cells=CellsConfig(preset=config.cells.preset, **window),
         faults=FaultsConfig(preset=config.faults.preset),
         disturb=disturb,
         wires=None if config.wires is None else WiresConfig(),
