@@ -116,6 +116,8 @@ def write_verify_figure(study: Study) -> Figure:
                       label="one pulse a write, tuned")  # fmt: skip
     axis.set_yscale("log")
     axis.set_xscale("log")
+    axis.set_xticks([0.5, 1, 2, 5], ["0.5", "1", "2", "5"])
+    axis.set_xticks([], minor=True)
     axis.set_xlabel("pulses per cell, mapping included")
     axis.set_ylabel("gap to the digital network (points)")
     axis.legend(frameon=False, fontsize=8)
